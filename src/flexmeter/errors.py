@@ -83,9 +83,7 @@ class DidNotConverge(NumericalError):
         self.iterations = iterations
         self.mismatch = mismatch
         self.worst = worst
-        super().__init__(
-            f"{what} did not converge in {iterations} iterations: mismatch {mismatch:.3g} at {worst}"
-        )
+        super().__init__(f"{what} did not converge in {iterations} iterations: mismatch {mismatch:.3g} at {worst}")
 
 
 class NotObservable(NumericalError):

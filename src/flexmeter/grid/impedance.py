@@ -23,7 +23,7 @@ def sequence_to_phase(z1: complex, z0: complex) -> ComplexMatrix:
     Self = (z0 + 2 z1) / 3, mutual = (z0 - z1) / 3 (Kersting, Distribution System Modeling and Analysis, section 4.1).
     """
     mutual = (z0 - z1) / 3
-    return np.full((3, 3), mutual) + np.eye(3) * z1
+    return np.asarray(np.full((3, 3), mutual) + np.eye(3) * z1)
 
 
 def reduce_neutral(z: ComplexMatrix, neutral: Neutral) -> ComplexMatrix:

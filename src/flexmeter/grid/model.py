@@ -17,11 +17,13 @@ Level = Literal["mv", "lv", "concentrator"]
 PHASES = "abc"
 
 
-class _Component(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Component(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Anything in a grid that has a name of its own."""
+
     id: str
 
 
-class Bus(_Component, frozen=True):
+class Bus(Component, frozen=True):
     """A busbar or node: nominal line-to-line voltage [V], phases, the area it belongs to, map position [m]."""
 
     voltage_v: float
@@ -31,7 +33,7 @@ class Bus(_Component, frozen=True):
     y_m: float | None = None
 
 
-class LineType(_Component, frozen=True):
+class LineType(Component, frozen=True):
     """Impedance of a cable or overhead line per kilometre.
 
     `r_ohm_per_km` and `x_ohm_per_km` are 3x3 (phases) or 4x4 (phases and neutral); with 4x4 `neutral` says how the
@@ -46,7 +48,7 @@ class LineType(_Component, frozen=True):
     rated_current_a: float = 0.0
 
 
-class Line(_Component, frozen=True):
+class Line(Component, frozen=True):
     """A line section of one type; `phases` are those that exist. Length 0 is a closed connection."""
 
     from_bus: str
@@ -56,7 +58,7 @@ class Line(_Component, frozen=True):
     phases: str = PHASES
 
 
-class Transformer(_Component, frozen=True):
+class Transformer(Component, frozen=True):
     """A two-winding transformer; `from_bus` is the upstream (high-voltage) side.
 
     `vector_group` e.g. Dyn11, YNyn0, Dd0, Yzn5. Impedances in percent of the rated power, `uk0_percent` and
@@ -82,7 +84,7 @@ class Transformer(_Component, frozen=True):
     tap_step_percent: float = 0.0
 
 
-class Switch(_Component, frozen=True):
+class Switch(Component, frozen=True):
     """A switch in series with a branch (line or transformer). The order of switches is the switch status vector."""
 
     branch: str
@@ -90,7 +92,7 @@ class Switch(_Component, frozen=True):
     remote: bool = True
 
 
-class Source(_Component, frozen=True):
+class Source(Component, frozen=True):
     """An infeed: line-to-line voltage [V], angle of phase a [rad], and the Thevenin impedance [ohm] (0 = stiff)."""
 
     bus: str
@@ -102,7 +104,7 @@ class Source(_Component, frozen=True):
     x0_ohm: float = 0.0
 
 
-class Load(_Component, frozen=True):
+class Load(Component, frozen=True):
     """A customer, plant or generator (negative power) between its phases and the neutral, or between phases.
 
     `power_w` and `power_var` are the default per phase of `phases` [W, var] at nominal voltage; `() ` = zero.
@@ -122,7 +124,7 @@ class Load(_Component, frozen=True):
     nominal_voltage_v: float = 0.0
 
 
-class Shunt(_Component, frozen=True):
+class Shunt(Component, frozen=True):
     """A constant admittance per phase to earth [S] (capacitor bank, reactor, transformer iron)."""
 
     bus: str
@@ -131,7 +133,7 @@ class Shunt(_Component, frozen=True):
     b_s: tuple[float, ...] = ()
 
 
-class Area(_Component, frozen=True):
+class Area(Component, frozen=True):
     """A part of the grid with its own estimator: the subtree below `head_bus`, inside the area `parent`.
 
     Source: paper section 4: concentrator (a feeder bus and its customers), lv (a substation), mv.
