@@ -80,9 +80,9 @@ def _numbers(grid: Grid) -> Iterator[Finding]:
         fields = ("rated_power_va", "rated_from_v", "rated_to_v", "uk_percent")
         positive += [("transformer", item.id, field, getattr(item, field)) for field in fields]
     positive.append(("grid", grid.id, "frequency_hz", grid.frequency_hz))
-    for kind, name, field, value in positive:
+    for component, name, field, value in positive:
         if not (math.isfinite(value) and value > 0):
-            yield Finding(kind, (name,), field, f"{value}, expected a positive number")
+            yield Finding(component, (name,), field, f"{value}, expected a positive number")
     for line in grid.lines:
         if not (math.isfinite(line.length_km) and line.length_km >= 0):
             yield Finding("line", (line.id,), "length_km", f"{line.length_km}, expected >= 0")
@@ -93,8 +93,8 @@ def _numbers(grid: Grid) -> Iterator[Finding]:
         if abs(sum(load.zip) - 1) > 1e-6:
             yield Finding("load", (load.id,), "zip", f"shares sum to {sum(load.zip):g}, expected 1")
     for source in grid.sources:
-        fields = ("angle_rad", "r1_ohm", "x1_ohm", "r0_ohm", "x0_ohm")
-        if not all(math.isfinite(getattr(source, field)) for field in fields):
+        impedance = (source.angle_rad, source.r1_ohm, source.x1_ohm, source.r0_ohm, source.x0_ohm)
+        if not all(math.isfinite(value) for value in impedance):
             yield Finding("source", (source.id,), "impedance", "not a finite number")
 
 
