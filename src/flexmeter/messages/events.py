@@ -1,0 +1,61 @@
+"""Events: what a service tells about its own work on its event topic, one JSON object each."""
+
+from __future__ import annotations
+
+import msgspec
+
+from flexmeter.errors import MessageError
+from flexmeter.messages.notices import Gap, Notice
+
+
+class Decision(Notice, frozen=True, tag="decision", tag_field="kind"):
+    """What the reconfiguration concluded from one MV estimate, also when it left the topology alone.
+
+    Attributes
+    ----------
+    grid, topology : the grid and the version of its switch vector after the decision.
+    time_ms : [ms UTC] the instant of the estimate.
+    proposed : switch vector of the best tree found.
+    gain_percent : loss reduction of the proposed tree against the current one (paper equation 7).
+    held : for how many intervals in a row the same proposal has passed the threshold.
+    changed : whether the switch vector was changed.
+    """
+
+    grid: str
+    topology: int
+    time_ms: int
+    proposed: tuple[bool, ...]
+    gain_percent: float
+    held: int
+    changed: bool
+
+
+class Timing(Notice, frozen=True, tag="timing", tag_field="kind"):
+    """How long a service worked on the messages of one instant, each from decoding to the published answer [ms]."""
+
+    level: str
+    time_ms: int
+    elapsed_ms: tuple[float, ...]
+
+
+class GapEvent(Notice, frozen=True, tag="gap", tag_field="kind"):
+    """A device's own record of batches it had to drop."""
+
+    gap: Gap
+
+
+Event = Decision | Timing | GapEvent
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the JSON bytes of an event."""
+    return msgspec.json.encode(event)
+
+
+def decode_event(payload: bytes) -> Event:
+    """Return the event in a payload; raise `MessageError` if it is none."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise MessageError(f"event: {error}") from error
