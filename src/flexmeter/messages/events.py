@@ -45,7 +45,7 @@ class GapEvent(Notice, frozen=True, tag="gap", tag_field="kind"):
 
 
 Event = Decision | Timing | GapEvent
-_decoder = msgspec.json.Decoder(Event)
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 def encode_event(event: Event) -> bytes:
