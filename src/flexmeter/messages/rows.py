@@ -75,8 +75,11 @@ class WriteResult:
     stored : rows that are new and durable.
     duplicate : rows whose key was there already with the same value.
     conflict : rows whose key was there already with another value (first wins, recorded).
+    new : (rows,) which rows were new; needed only when some were and some were not, so that messages can
+        be counted, else None.
     """
 
     stored: int
     duplicate: int
     conflict: int
+    new: NDArray[np.bool_] | None = None
