@@ -1,0 +1,33 @@
+"""Stores of all tenants in one folder of DuckDB files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from flexmeter.errors import InputError
+from flexmeter.storage.duckdb.engine import DuckdbEngine, DuckdbOptions
+from flexmeter.storage.rollups import Retention
+from flexmeter.storage.store import TenantStore, wall_clock_ms
+from flexmeter.storage.tenants import TenantStores
+
+_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def open_duckdb_stores(
+    folder: Path,
+    *,
+    options: DuckdbOptions | None = None,
+    retention: Retention | None = None,
+    clock: Callable[[], int] = wall_clock_ms,
+) -> TenantStores:
+    """Return stores that lie in `folder/{tenant}.duckdb`; files are opened when first needed."""
+
+    def open_store(tenant: str) -> TenantStore:
+        if not _TENANT.fullmatch(tenant):
+            raise InputError(f"tenant {tenant!r}: expected 1 to 64 letters, digits, _ or -")
+        engine = DuckdbEngine.open(folder / f"{tenant}.duckdb", options)
+        return TenantStore(tenant, engine, clock=clock, retention=retention)
+
+    return TenantStores(open_store)

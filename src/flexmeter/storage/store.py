@@ -1,0 +1,379 @@
+"""The store of one tenant: the rules of `base.Store` on any engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from flexmeter.errors import StorageError
+from flexmeter.messages.quantities import Quality
+from flexmeter.messages.rows import Rows, SeriesKey, WriteResult
+from flexmeter.storage import keys, reports
+from flexmeter.storage.base import Engine, Kind
+from flexmeter.storage.columns import Batch, Buckets, Conflicts
+from flexmeter.storage.names import Labels, Names
+from flexmeter.storage.newest import Newest
+from flexmeter.storage.query import DAY_MS, HOUR_MS, Resolution, Selection, Span
+from flexmeter.storage.rollups import Retention, RollUps
+from flexmeter.storage.writing import sort_out
+
+KINDS: tuple[Kind, ...] = ("readings", "estimates")
+SLICE_ROWS = 500_000
+"""Rows aimed at per piece of a long answer, at one value per series and minute."""
+
+
+def wall_clock_ms() -> int:
+    """Return the time of now [ms UTC]."""
+    return time.time_ns() // 1_000_000
+
+
+class TenantStore:
+    """`base.Store` over an engine; see there for what every method promises."""
+
+    def __init__(
+        self,
+        tenant: str,
+        engine: Engine,
+        *,
+        clock: Callable[[], int] = wall_clock_ms,
+        retention: Retention | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self._engine = engine
+        self._clock = clock
+        self._retention = retention or Retention()
+        self._writing = threading.Lock()
+        self._upkeep = threading.Lock()
+        self._names = Names(engine.names())
+        self._newest: dict[Kind, Newest] = {kind: Newest() for kind in KINDS}
+        self._rollups = {kind: RollUps(engine, kind, self._writing) for kind in KINDS}
+        self._unsure = True
+        self._closed = False
+        with self._writing:
+            self._look_up()
+
+    def series_ids(self, keys: Sequence[SeriesKey]) -> NDArray[np.int32]:
+        """Return the number of each key; new keys are registered durably first."""
+        names = [(key.source, key.meter, key.quantity, key.phase) for key in keys]
+        strangers = {key.tenant for key in keys} - {self.tenant}
+        if strangers:
+            raise StorageError(f"store of tenant {self.tenant} was given keys of {strangers}")
+        with self._writing:
+            self._look_up()
+            missing = self._names.missing(names)
+            if missing:
+                self._engine.add_names(len(self._names), missing)
+                for newest in self._newest.values():
+                    newest.reserve(len(self._names) + len(missing))
+                self._names.add(missing)
+            return self._names.numbers(names)
+
+    def write(self, rows: Rows) -> WriteResult:
+        """Store readings; those flagged as corrected replace what is there."""
+        corrected = (rows.quality & np.uint8(Quality.CORRECTED)) != 0
+        if not corrected.any():
+            return self._write("readings", rows, None)
+        result = WriteResult(0, 0, 0, np.zeros(len(rows), bool))
+        for some, reason in ((~corrected, None), (corrected, "flagged as corrected")):
+            part = self._write("readings", keys.take(rows, some), reason)
+            result = _joined(result, part, np.flatnonzero(some))
+        return result
+
+    def correct(self, rows: Rows, reason: str) -> WriteResult:
+        """Put corrected readings in force; what they replace is kept as an older version."""
+        flagged = Rows(
+            series=rows.series,
+            time_ms=rows.time_ms,
+            value=rows.value,
+            sigma=rows.sigma,
+            quality=rows.quality | np.uint8(Quality.CORRECTED),
+        )
+        return self._write("readings", flagged, reason, look_back=False)
+
+    def write_estimates(self, rows: Rows) -> WriteResult:
+        """Store estimates; a different estimate of a key replaces the one before."""
+        return self._write("estimates", rows, "estimated again")
+
+    def series(self, chosen: Selection) -> pa.Table:
+        """Return the chosen series: `series, source, meter, quantity, phase`."""
+        series = self._names.chosen(chosen)
+        return pa.table({"series": series, **self._names.labels(series).columns(series)})
+
+    def readings(self, chosen: Selection, span: Span, kind: Kind = "readings") -> Iterator[pa.RecordBatch]:
+        """Yield rows in order of time then series, in bounded memory."""
+        series = self._names.chosen(chosen)
+        labels = self._names.labels(series)
+        yield _batch(labels, Rows.concatenate([]))
+        for rows in self._slices(kind, series, span):
+            if len(rows):
+                yield _batch(labels, rows)
+
+    def latest(self, chosen: Selection, kind: Kind = "readings") -> pa.Table:
+        """Return the newest value of every chosen series, from memory."""
+        series = self._names.chosen(chosen)
+        rows = self._newest[kind].rows(series)
+        return pa.Table.from_batches([_batch(self._names.labels(series), rows)])
+
+    def aggregate(self, chosen: Selection, span: Span, step: Resolution, kind: Kind = "readings") -> pa.Table:
+        """Return per series and bucket `time_ms, count, mean, min, max, last`."""
+        series, found = self._buckets(chosen, span, step, kind)
+        columns = {
+            **self._names.labels(series).columns(found.series),
+            "time_ms": found.time_ms,
+            "count": found.count,
+            "mean": found.total / found.count,
+            "min": found.low,
+            "max": found.high,
+            "last": found.last,
+        }
+        return pa.table(columns)
+
+    def aggregate_area(self, chosen: Selection, span: Span, step: Resolution, kind: Kind = "readings") -> pa.Table:
+        """Return buckets per quantity and phase over all chosen series."""
+        series, found = self._buckets(chosen, span, step, kind)
+        names = self._names.labels(series).columns(found.series)
+        table = pa.table(
+            {
+                "quantity": names["quantity"].cast(pa.string()),
+                "phase": names["phase"].cast(pa.string()),
+                "time_ms": found.time_ms,
+                "count": found.count,
+                "total": found.total,
+                "low": found.low,
+                "high": found.high,
+            }
+        )
+        by = ["quantity", "phase", "time_ms"]
+        joined = table.group_by(by).aggregate(
+            [("low", "count"), ("count", "sum"), ("total", "sum"), ("low", "min"), ("high", "max")]
+        )
+        joined = joined.sort_by([(name, "ascending") for name in ("time_ms", "quantity", "phase")])
+        count = joined["count_sum"].to_numpy()
+        return pa.table(
+            {
+                **{name: joined[name] for name in by},
+                "series": joined["low_count"],
+                "count": joined["count_sum"],
+                "mean": joined["total_sum"].to_numpy() / count,
+                "min": joined["low_min"],
+                "max": joined["high_max"],
+            }
+        )
+
+    def versions(self, chosen: Selection, span: Span, kind: Kind = "readings") -> pa.Table:
+        """Return what was replaced, in order of time, series and version."""
+        series = self._names.chosen(chosen)
+        found = self._engine.versions(kind, series, span)
+        columns = {
+            **self._names.labels(series).columns(found.rows.series),
+            "time_ms": found.rows.time_ms,
+            "version": found.version,
+            "value": found.rows.value,
+            "sigma": found.rows.sigma,
+            "quality": found.rows.quality,
+            "received_ms": found.received_ms,
+            "replaced_ms": found.replaced_ms,
+            "reason": pa.array(found.reason, pa.string()),
+        }
+        return pa.table(columns)
+
+    def conflicts(self, chosen: Selection, span: Span) -> pa.Table:
+        """Return refused second values."""
+        series = self._names.chosen(chosen)
+        found, received_ms = self._engine.conflicts(series, span)
+        columns = {
+            **self._names.labels(series).columns(found.series),
+            "time_ms": found.time_ms,
+            "stored_value": found.stored_value,
+            "refused_value": found.refused_value,
+            "received_ms": received_ms,
+        }
+        return pa.table(columns)
+
+    def quality(self, chosen: Selection, span: Span, interval_ms: int) -> pa.Table:
+        """Return per series `expected, received, missing, suspect, conflicts`."""
+        series, found = self._presence(chosen, span, interval_ms)
+        expected = found.start_ms.size
+        received = found.received.sum(axis=1, dtype=np.int64)
+        refused, _ = self._engine.conflicts(series, span)
+        columns = {
+            **self._names.labels(series).columns(series),
+            "expected": np.full(series.size, expected, np.int64),
+            "received": received,
+            "missing": expected - received,
+            "suspect": found.suspect,
+            "conflicts": np.bincount(np.searchsorted(series, refused.series), minlength=series.size).astype(np.int64),
+        }
+        return pa.table(columns)
+
+    def gaps(self, chosen: Selection, span: Span, interval_ms: int) -> pa.Table:
+        """Return runs of missing intervals per series: `start_ms, end_ms, missing`."""
+        series, found = self._presence(chosen, span, interval_ms)
+        where, columns = reports.gaps(found, interval_ms)
+        return pa.table({**self._names.labels(series).columns(where), **columns})
+
+    def read_success(self, chosen: Selection, span: Span, interval_ms: int) -> pa.Table:
+        """Return per interval `time_ms, expected, received, rate` over the chosen series."""
+        return reports.read_success(self._presence(chosen, span, interval_ms)[1])
+
+    def maintain(self) -> None:
+        """Bring roll-ups up to date and drop what retention no longer keeps."""
+        with self._upkeep:
+            for kind in KINDS:
+                first_ms = self._engine.oldest_ms(kind)
+                latest_ms = self._newest[kind].latest_ms()
+                if first_ms is None or latest_ms is None:
+                    continue
+                # neither a wrong clock nor a value from the future moves the limits
+                now_ms = min(latest_ms, self._clock())
+                self._rollups[kind].bring_up(first_ms, now_ms // HOUR_MS * HOUR_MS)
+                self._rollups[kind].retain(self._retention, now_ms)
+
+    def export(self, span: Span, target: Path, kind: Kind = "readings") -> int:
+        """Write the span to one Parquet file; return the number of rows."""
+        batches = self.readings(Selection(), span, kind)
+        head = next(batches)
+        with pq.ParquetWriter(target, head.schema, compression="zstd") as writer:
+            count = 0
+            for batch in batches:
+                writer.write_batch(batch)
+                count += batch.num_rows
+        return count
+
+    def backup(self, target: Path) -> None:
+        """Write a consistent copy into an empty folder, while reading and writing go on."""
+        target.mkdir(parents=True, exist_ok=True)
+        if any(target.iterdir()):
+            raise StorageError(f"backup: {target.name} is not empty")
+        self._engine.backup(target)
+
+    def size_bytes(self) -> int:
+        """Return the space on disk, as far as the database tells."""
+        return self._engine.size_bytes()
+
+    def close(self) -> None:
+        """Release the database; later calls raise StorageError."""
+        with self._upkeep, self._writing:
+            if not self._closed:
+                self._closed = True
+                self._engine.close()
+
+    def _write(self, kind: Kind, rows: Rows, reason: str | None, *, look_back: bool = True) -> WriteResult:
+        """Write rows; with a reason they replace what is there, without one the first value wins."""
+        with self._writing:
+            self._look_up()
+            self._check(rows)
+            parts = list(keys.once_each(rows))
+            if len(parts) == 1:
+                return self._write_unique(kind, rows, reason, look_back)
+            result = WriteResult(0, 0, 0, np.zeros(len(rows), bool))
+            for places in parts:
+                part = self._write_unique(kind, keys.take(rows, places), reason, look_back)
+                result = _joined(result, part, places)
+        return result
+
+    def _write_unique(self, kind: Kind, rows: Rows, reason: str | None, look_back: bool) -> WriteResult:
+        newest = self._newest[kind]
+        later = newest.later(rows)
+        found = sort_out(self._engine, kind, rows, later, look_back=look_back)
+        takes = found.new if reason is None else found.new | found.other
+        taken = rows if takes.all() else keys.take(rows, takes)
+        refused = np.zeros(len(rows), bool) if reason is not None else found.other
+        conflicts = Conflicts(
+            rows.series[refused],
+            rows.time_ms[refused],
+            found.stored_value[refused],
+            rows.value[refused],
+        )
+        hours, mark = self._rollups[kind].stale_hours(taken)
+        batch = Batch(taken, self._clock(), conflicts, hours, mark)
+        if len(taken) or refused.any():
+            self._unsure = True  # until the commit is known to have happened
+            if reason is not None and found.other.any():
+                self._engine.replace(kind, batch, reason)
+            else:
+                self._engine.insert(kind, batch)
+            self._unsure = False
+            newest.update(taken)
+            self._rollups[kind].marked(hours)
+        mixed = 0 < len(taken) < len(rows)
+        return WriteResult(len(taken), int(found.same.sum()), int(refused.sum()), takes if mixed else None)
+
+    def _look_up(self) -> None:
+        """Ask the database what it has, at the start and after a commit whose outcome is unknown."""
+        if self._closed:
+            raise StorageError(f"store of tenant {self.tenant} is closed")
+        if self._unsure:
+            self._names = Names(self._engine.names())
+            for kind, newest in self._newest.items():
+                newest.replace_all(self._engine.newest(kind), len(self._names))
+            self._unsure = False
+
+    def _check(self, rows: Rows) -> None:
+        if len(rows) == 0:
+            return
+        if int(rows.series.min()) < 0 or int(rows.series.max()) >= len(self._names):
+            raise StorageError(f"unknown series number among {len(self._names)} known")
+        if not np.isfinite(rows.value).all():
+            raise StorageError("value: not a finite number")
+
+    def _buckets(
+        self, chosen: Selection, span: Span, step: Resolution, kind: Kind
+    ) -> tuple[NDArray[np.int32], Buckets]:
+        series = self._names.chosen(chosen)
+        width = int(step)
+        whole = Span(span.start_ms // width * width, -(-span.end_ms // width) * width)
+        return series, self._rollups[kind].buckets(self._filter(series), whole, step)
+
+    def _presence(self, chosen: Selection, span: Span, interval_ms: int) -> tuple[NDArray[np.int32], reports.Presence]:
+        series = self._names.chosen(chosen)
+        slices = self._slices("readings", series, span)
+        return series, reports.presence(slices, series, span, interval_ms)
+
+    def _slices(self, kind: Kind, series: NDArray[np.int32], span: Span) -> Iterator[Rows]:
+        """Scan a span in pieces of time of bounded size, skipping times without rows."""
+        first_ms = self._engine.oldest_ms(kind)
+        last_ms = self._newest[kind].latest_ms()
+        if first_ms is None or last_ms is None or series.size == 0:
+            return
+        minutes = max(SLICE_ROWS // series.size, 1)
+        width = min(minutes * 60_000, 31 * DAY_MS)
+        wanted = self._filter(series)
+        end_ms = min(span.end_ms, last_ms + 1)
+        for start_ms in range(max(span.start_ms, first_ms), end_ms, width):
+            yield self._engine.scan(kind, wanted, Span(start_ms, min(start_ms + width, end_ms)))
+
+    def _filter(self, series: NDArray[np.int32]) -> NDArray[np.int32] | None:
+        return None if series.size == len(self._names) else series
+
+
+def _batch(labels: Labels, rows: Rows) -> pa.RecordBatch:
+    columns = {
+        **labels.columns(rows.series),
+        "time_ms": rows.time_ms,
+        "value": rows.value,
+        "sigma": pa.array(rows.sigma, pa.float32(), mask=np.isnan(rows.sigma)),
+        "quality": rows.quality,
+    }
+    return pa.RecordBatch.from_pydict(
+        {name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()}
+    )
+
+
+def _joined(whole: WriteResult, part: WriteResult, places: NDArray[np.intp]) -> WriteResult:
+    """Add the result of the rows at these places to that of all; `whole.new` is a mask."""
+    if whole.new is not None:
+        whole.new[places] = part.stored > 0 if part.new is None else part.new
+    return WriteResult(
+        stored=whole.stored + part.stored,
+        duplicate=whole.duplicate + part.duplicate,
+        conflict=whole.conflict + part.conflict,
+        new=whole.new,
+    )
