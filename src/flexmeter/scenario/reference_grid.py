@@ -83,7 +83,7 @@ def apportion(total: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
     parts = np.floor(exact).astype(np.int64)
     for k in np.argsort(parts - exact, kind="stable")[: total - int(parts.sum())]:
         parts[k] += 1
-    return parts
+    return np.asarray(parts)
 
 
 def four_core_cable(equipment: Components) -> LineType:
