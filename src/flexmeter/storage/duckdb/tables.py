@@ -36,7 +36,8 @@ def keys_table(series: np.ndarray, time_ms: np.ndarray) -> pa.Table:
 def batch_table(batch: Batch) -> pa.Table:
     """Return the rows in the columns of their table (see `schema.py` on the two value columns)."""
     rows = batch.rows
-    narrow = rows.value.astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):  # such values simply do not fit
+        narrow = rows.value.astype(np.float32)
     fits = bool(np.array_equal(narrow.astype(np.float64), rows.value))
     return pa.table(
         {
