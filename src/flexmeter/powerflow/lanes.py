@@ -1,0 +1,265 @@
+"""Lanes: a few scenarios side by side in one vector register, as a number type for kernels.
+
+A kernel is written as if it worked on one scenario; `load` takes `LANES` neighbouring floats out of a work array,
+the operators work on all of them in one machine instruction, `store` puts them back. Vector instructions are thereby
+certain: nothing is left to the compiler's loop vectoriser (see docs/decisions/010-lanes.md).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+from numpy.typing import NDArray
+
+LANES = 4
+FloatArray = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
+IntArray = NDArray[np.int64]
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function to machine code: cached on disk, without the GIL."""
+    return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def inlined(function: Function) -> Function:
+    """Compile a small function into each of its callers."""
+    return njit(forceinline=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def block_count(n_scenario: int) -> int:
+    """Return how many blocks of `LANES` scenarios hold `n_scenario`."""
+    return -(-n_scenario // LANES)
+
+
+if TYPE_CHECKING:
+
+    def load(array: FloatArray, item: int) -> float:
+        """Return the lanes of one item of a work array (1-d, item after item)."""
+
+    def store(array: FloatArray, item: int, value: float) -> None:
+        """Write the lanes of one item."""
+
+    def splat(value: float) -> float:
+        """Return the same number in every lane."""
+
+    def square_root(value: float) -> float:
+        """Return the square root of each lane."""
+
+    def where_positive(condition: float, yes: float, no: float) -> float:
+        """Return in each lane `yes` where the condition is > 0, else `no` (also where it is nan)."""
+
+    def largest(value: float) -> float:
+        """Return the largest lane as an ordinary number."""
+
+    def lane(value: float, index: int) -> float:
+        """Return one lane as an ordinary number."""
+
+    def with_lane(value: float, index: int, number: float) -> float:
+        """Return the value with one lane replaced."""
+
+    def load_row(array: FloatArray, row: int, column: int) -> float:
+        """Return the lanes from a column on of a row of a 2-d array."""
+
+    def store_row(array: FloatArray, row: int, column: int, value: float) -> None:
+        """Write the lanes from a column on of a row of a 2-d array."""
+
+    def store_complex_row(array: ComplexArray, row: int, column: int, real: float, imaginary: float) -> None:
+        """Write complex numbers from a column on of a row of a 2-d array."""
+
+else:
+    _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
+    _FAST = ("reassoc", "contract", "arcp", "nsz")  # no assumption that nan cannot be: a missing reading is nan
+
+    class LanesType(types.Type):
+        """Numba's view of a vector of lanes."""
+
+        def __init__(self) -> None:
+            super().__init__("Lanes")
+
+    lanes = LanesType()
+
+    @register_model(LanesType)
+    class _LanesModel(models.PrimitiveModel):
+        def __init__(self, manager, fe_type) -> None:
+            super().__init__(manager, fe_type, _VECTOR)
+
+    def _pointer(context, builder, array_type, array, item):
+        data = context.make_array(array_type)(context, builder, array).data
+        offset = builder.mul(item, ir.Constant(item.type, LANES))
+        return builder.bitcast(builder.gep(data, [offset]), _VECTOR.as_pointer())
+
+    def _broadcast(builder, number):
+        undefined = ir.Constant(_VECTOR, ir.Undefined)
+        index = ir.VectorType(ir.IntType(32), LANES)
+        one = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, undefined, ir.Constant(index, [0] * LANES))
+
+    @intrinsic
+    def load(typing_context, array, item):
+        def code(context, builder, signature, arguments):
+            value = builder.load(_pointer(context, builder, signature.args[0], *arguments))
+            value.align = 8
+            return value
+
+        return lanes(array, types.intp), code
+
+    @intrinsic
+    def store(typing_context, array, item, value):
+        def code(context, builder, signature, arguments):
+            target = _pointer(context, builder, signature.args[0], *arguments[:2])
+            builder.store(arguments[2], target).align = 8
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, lanes), code
+
+    @intrinsic
+    def splat(typing_context, value):
+        def code(context, builder, signature, arguments):
+            return _broadcast(builder, arguments[0])
+
+        return lanes(types.float64), code
+
+    @intrinsic
+    def square_root(typing_context, value):
+        def code(context, builder, signature, arguments):
+            name = f"llvm.sqrt.v{LANES}f64"
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), name)
+            return builder.call(function, arguments)
+
+        return lanes(lanes), code
+
+    @intrinsic
+    def where_positive(typing_context, condition, yes, no):
+        def code(context, builder, signature, arguments):
+            zero = ir.Constant(_VECTOR, [0.0] * LANES)
+            return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[1], arguments[2])
+
+        return lanes(lanes, lanes, lanes), code
+
+    @intrinsic
+    def largest(typing_context, value):
+        def code(context, builder, signature, arguments):
+            result = builder.extract_element(arguments[0], ir.Constant(ir.IntType(32), 0))
+            for lane in range(1, LANES):
+                other = builder.extract_element(arguments[0], ir.Constant(ir.IntType(32), lane))
+                greater = builder.fcmp_unordered(">", other, result)  # unordered: nan wins, so it cannot hide
+                result = builder.select(greater, other, result)
+            return result
+
+        return types.float64(lanes), code
+
+    @intrinsic
+    def lane(typing_context, value, index):
+        def code(context, builder, signature, arguments):
+            return builder.extract_element(*arguments)
+
+        return types.float64(lanes, types.intp), code
+
+    @intrinsic
+    def with_lane(typing_context, value, index, number):
+        def code(context, builder, signature, arguments):
+            vector, position, scalar = arguments
+            return builder.insert_element(vector, scalar, position)
+
+        return lanes(lanes, types.intp, types.float64), code
+
+    def _row_pointer(context, builder, array_type, array, row, column):
+        view = context.make_array(array_type)(context, builder, array)
+        return cgutils.get_item_pointer(context, builder, array_type, view, [row, column], wraparound=False)
+
+    @intrinsic
+    def load_row(typing_context, array, row, column):
+        def code(context, builder, signature, arguments):
+            pointer = _row_pointer(context, builder, signature.args[0], *arguments)
+            value = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()))
+            value.align = 8
+            return value
+
+        return lanes(array, types.intp, types.intp), code
+
+    @intrinsic
+    def store_row(typing_context, array, row, column, value):
+        def code(context, builder, signature, arguments):
+            pointer = _row_pointer(context, builder, signature.args[0], *arguments[:3])
+            builder.store(arguments[3], builder.bitcast(pointer, _VECTOR.as_pointer())).align = 8
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp, lanes), code
+
+    @intrinsic
+    def store_complex_row(typing_context, array, row, column, real, imaginary):
+        def code(context, builder, signature, arguments):
+            pointer = _row_pointer(context, builder, signature.args[0], *arguments[:3])
+            pairs = [k + part * LANES for k in range(LANES) for part in (0, 1)]
+            index = ir.Constant(ir.VectorType(ir.IntType(32), 2 * LANES), pairs)
+            mixed = builder.shuffle_vector(arguments[3], arguments[4], index)
+            builder.store(mixed, builder.bitcast(pointer, mixed.type.as_pointer())).align = 8
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp, lanes, lanes), code
+
+    def _operator(symbol, instruction) -> None:
+        @intrinsic
+        def compute(typing_context, left, right):
+            def code(context, builder, signature, arguments):
+                sides = [
+                    value if kind == lanes else _broadcast(builder, value)
+                    for kind, value in zip(signature.args, arguments, strict=True)
+                ]
+                return getattr(builder, instruction)(*sides, flags=_FAST)
+
+            def side(kind):
+                return lanes if kind == lanes else types.float64
+
+            return lanes(side(left), side(right)), code
+
+        @overload(symbol, jit_options={"forceinline": True})
+        def _overload(left, right):
+            if lanes in (left, right):
+                return lambda left, right: compute(left, right)
+            return None
+
+    _operator(operator.add, "fadd")
+    _operator(operator.sub, "fsub")
+    _operator(operator.mul, "fmul")
+    _operator(operator.truediv, "fdiv")
+
+
+@inlined
+def take(array: FloatArray, row: int, first: int, count: int) -> float:
+    """Return `count` scenarios of a row as lanes; lanes beyond repeat the first."""
+    if count == LANES:
+        return load_row(array, row, first)
+    value = splat(array[row, first])
+    for k in range(1, count):
+        value = with_lane(value, k, array[row, first + k])
+    return value
+
+
+@inlined
+def put(array: FloatArray, row: int, first: int, count: int, value: float) -> None:
+    """Write the first `count` lanes into a row."""
+    if count == LANES:
+        store_row(array, row, first, value)
+    else:
+        for k in range(count):
+            array[row, first + k] = lane(value, k)
+
+
+@inlined
+def put_complex(array: ComplexArray, row: int, first: int, count: int, real: float, imaginary: float) -> None:
+    """Write the first `count` lanes into a complex row."""
+    if count == LANES:
+        store_complex_row(array, row, first, real, imaginary)
+    else:
+        for k in range(count):
+            array[row, first + k] = complex(lane(real, k), lane(imaginary, k))
