@@ -1,0 +1,469 @@
+"""A small MQTT 3.1.1 client over TLS for asyncio: QoS 0 and 1, manual and batched acknowledgement.
+
+    Connection (asyncio.Protocol: bytes <-> packets)  <-  MqttClient (session: window, resending, subscriptions)
+
+Unacknowledged publishes survive a lost connection and are sent again. Received messages can only be acknowledged
+on the connection they came by: the broker may give their packet ids to other messages after a reconnection, and
+delivers them again anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from flexmeter.errors import AccessError, BrokerError
+from flexmeter.messaging import packets
+from flexmeter.messaging.client import Message, Receiver, matches
+from flexmeter.messaging.packets import Connack, Packet, Pingresp, Puback, Publish, Suback, Unsuback
+
+log = logging.getLogger(__name__)
+
+_REFUSALS = {
+    1: "does not speak MQTT 3.1.1",
+    2: "refuses the client id",
+    3: "is not available",
+    4: "refuses the credentials",
+    5: "does not authorise this client",
+}
+_REFUSED = 0x80
+_MAX_QUEUED_MESSAGES = 10_000
+_MAX_QUEUED_BYTES = 64 * 2**20
+_MAX_CHECKED_TOPICS = 1000
+_FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
+_CONNECT_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a broker listens, and the TLS context to meet it with (None = plain, tests only)."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+
+class MqttClient:
+    """One MQTT session; see `client.Client` for the interface.
+
+    Parameters
+    ----------
+    endpoint : the broker.
+    client_id : unique in the tenant; a second connection with the same id takes the session over.
+    clean : False keeps session and undelivered messages at the broker while the client is away.
+    will : published by the broker if the client vanishes.
+    keepalive_s : the broker hears from the client, and the client from the broker, at least this often.
+    window : unacknowledged publishes under way at most.
+    patience_s : how long the first connection may be tried again before `BrokerError` is raised.
+    may_publish : filters of the topics the broker lets this client publish to. The broker acknowledges and drops
+        anything else, so the client has to refuse it.
+    rng : jitter of reconnection delays.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        client_id: str,
+        *,
+        clean: bool = True,
+        will: Publish | None = None,
+        keepalive_s: int = 30,
+        window: int = 1000,
+        patience_s: float = 0.0,
+        may_publish: Sequence[str] = ("#",),
+        rng: random.Random | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.client_id = client_id
+        self.receiver: Receiver | None = None
+        self.connections = 0
+        self.redelivered = 0
+        self._connect_packet = packets.connect(client_id, clean, keepalive_s, will)
+        self._keepalive_s = keepalive_s
+        self._window = asyncio.Semaphore(window)
+        self._patience_s = patience_s
+        self._may_publish = [pattern.split("/") for pattern in may_publish]
+        self._checked: set[str] = set()
+        self._rng = rng or random.Random()
+        self._filters: dict[str, int] = {}
+        self._next_id = 0
+        self._flying: dict[int, tuple[Publish, asyncio.Future[None]]] = {}
+        self._requests: dict[int, asyncio.Future[tuple[int, ...]]] = {}
+        self._held: set[int] = set()
+        self._queue: deque[Message] = deque()
+        self._queued_bytes = 0
+        self._arrived = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._connection: _Connection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session is up now."""
+        return self._connected.is_set()
+
+    async def __aenter__(self) -> Self:
+        """Connect, then keep the connection up in the background."""
+        await self._first_connection()
+        self._keeper = asyncio.create_task(self._keep_connected(), name=f"mqtt {self.client_id}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect in order; publishes that nobody acknowledged fail with `BrokerError`."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._connection is not None:
+            await self._connection.leave()
+        self._abandon(BrokerError(f"{self.client_id}: disconnected before the broker acknowledged"))
+
+    async def subscribe(self, *filters: str, qos: int = 1) -> None:
+        """Subscribe now and after every reconnection; raise `AccessError` if the broker refuses a filter."""
+        wanted = dict.fromkeys(filters, qos)
+        while True:
+            await self._connected.wait()
+            try:
+                await self._subscribe(wanted)
+            except BrokerError as error:
+                log.warning("event=subscribe_again client=%s error=%s", self.client_id, error)
+                await asyncio.sleep(_FIRST_DELAY_S)
+            else:
+                self._filters |= wanted
+                return
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Publish and wait for the acknowledgement (QoS 1), through reconnections if need be."""
+        await (await self.send(topic, payload, qos=qos, retain=retain))
+
+    async def send(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> asyncio.Future[None]:
+        """Publish as soon as the window has room; the future is done at the acknowledgement."""
+        if topic not in self._checked:
+            self._check_topic(topic)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if qos == 0:
+            await self._connected.wait()
+            self._write(packets.publish(Publish(topic, payload, 0, retain)))
+            done.set_result(None)
+            return done
+        await self._window.acquire()
+        message = Publish(topic, payload, 1, retain, False, self._take_id())
+        self._flying[message.packet_id] = (message, done)
+        if self._connected.is_set():
+            self._write(packets.publish(message))
+        if self._connection is not None:
+            await self._connection.drained.wait()
+        return done
+
+    def acknowledge(self, messages: Iterable[Message]) -> None:
+        """Acknowledge QoS 1 messages of the present connection; older ones the broker delivers again."""
+        held = self._held
+        ids = [m.packet_id for m in messages if m.connection == self.connections and m.packet_id in held]
+        if ids:
+            held.difference_update(ids)
+            self._write(packets.pubacks(ids))
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Yield messages; asking for the next one acknowledges the one before."""
+        while True:
+            while not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+            message = self._queue.popleft()
+            self._queued_bytes -= len(message.payload)
+            if len(self._queue) < _MAX_QUEUED_MESSAGES // 2 and self._queued_bytes < _MAX_QUEUED_BYTES // 2:
+                self.resume()
+            yield message
+            self.acknowledge((message,))
+
+    def pause(self) -> None:
+        """Stop reading from the broker, which keeps what it has."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Read again after `pause`."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def received(self, batch: list[Packet]) -> None:
+        """Take the packets of one read: what the connection calls."""
+        messages: list[Message] = []
+        for packet in batch:
+            if type(packet) is Publish:
+                self._take_message(packet, messages)
+            elif type(packet) is Puback:
+                flying = self._flying.pop(packet.packet_id, None)
+                if flying is not None:
+                    self._window.release()
+                    if not flying[1].done():
+                        flying[1].set_result(None)
+            elif isinstance(packet, Suback | Unsuback):
+                request = self._requests.pop(packet.packet_id, None)
+                if request is not None and not request.done():
+                    request.set_result(packet.codes if isinstance(packet, Suback) else ())
+            elif not isinstance(packet, Pingresp):
+                raise BrokerError(f"unexpected packet {packet!r}")
+        if messages:
+            self._hand_on(messages)
+
+    def _take_message(self, packet: Publish, messages: list[Message]) -> None:
+        if packet.qos:
+            if packet.packet_id in self._held:
+                self.redelivered += 1
+                return
+            self._held.add(packet.packet_id)
+        messages.append(
+            Message(
+                packet.topic,
+                packet.payload,
+                packet.qos,
+                packet.retain,
+                packet.duplicate,
+                packet.packet_id,
+                self.connections,
+            )
+        )
+
+    def _hand_on(self, messages: list[Message]) -> None:
+        if self.receiver is not None:
+            self.receiver(messages)
+            return
+        self._queue += messages
+        self._queued_bytes += sum(len(message.payload) for message in messages)
+        self._arrived.set()
+        if len(self._queue) > _MAX_QUEUED_MESSAGES or self._queued_bytes > _MAX_QUEUED_BYTES:
+            self.pause()
+
+    async def _first_connection(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience_s
+        while True:
+            try:
+                await self._connect()
+            except BrokerError:
+                if loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(_FIRST_DELAY_S)
+            else:
+                return
+
+    async def _keep_connected(self) -> None:
+        delay_s = _FIRST_DELAY_S
+        while True:
+            if self._connection is not None:
+                lasted_s = await asyncio.shield(self._connection.closed)
+                self._connected.clear()
+                log.warning("event=disconnected client=%s after_s=%.1f", self.client_id, lasted_s)
+                delay_s = _FIRST_DELAY_S if lasted_s > _LAST_DELAY_S else min(2 * delay_s, _LAST_DELAY_S)
+                self._connection = None
+            await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
+            try:
+                await self._connect()
+            except (BrokerError, AccessError) as error:
+                delay_s = min(2 * delay_s, _LAST_DELAY_S)
+                log.warning("event=reconnect_failed client=%s error=%s", self.client_id, error)
+
+    async def _connect(self) -> None:
+        """Open a connection, subscribe again and resend what is under way."""
+        await self._open()
+        if self._filters:
+            await self._subscribe(self._filters)
+        for message, _ in self._flying.values():
+            message.duplicate = True
+            self._write(packets.publish(message))
+        self._connected.set()
+
+    async def _open(self) -> None:
+        where = f"broker {self.endpoint.host}:{self.endpoint.port}"
+        connection = _Connection(self, self._keepalive_s)
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection,
+                    self.endpoint.host,
+                    self.endpoint.port,
+                    ssl=self.endpoint.tls,
+                    server_hostname=self.endpoint.host if self.endpoint.tls else None,
+                )
+                connection.write(self._connect_packet)
+                code = await connection.answer
+        except TimeoutError:
+            raise BrokerError(f"{where} does not answer") from None
+        except OSError as error:
+            raise BrokerError(f"{where}: {error.strerror or error}") from error
+        finally:
+            if connection is not self._connection:
+                connection.abort()
+        if code:
+            raise BrokerError(f"{where} {_REFUSALS.get(code, f'refuses with code {code}')}")
+
+    def accepted(self, connection: _Connection) -> None:
+        """Begin a new connection: what the connection calls before it hands on any message."""
+        self.connections += 1
+        self._held.clear()
+        self._connection = connection
+
+    async def _subscribe(self, filters: dict[str, int]) -> None:
+        packet_id = self._take_id()
+        answer: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        self._requests[packet_id] = answer
+        self._write(packets.subscribe(packet_id, list(filters.items())))
+        codes = await answer
+        refused = [topic for topic, code in zip(filters, codes, strict=False) if code == _REFUSED]
+        if refused or len(codes) != len(filters):
+            raise AccessError(f"{self.client_id}: the broker refuses to subscribe to {', '.join(refused)}")
+
+    def _check_topic(self, topic: str) -> None:
+        if not topic or any(sign in topic for sign in " +#\0"):
+            raise BrokerError(f"topic {topic!r}: expected no space, +, # and at least one character")
+        if not any(matches(pattern, topic) for pattern in self._may_publish):
+            raise AccessError(f"{self.client_id} is not permitted to publish to {topic}")
+        if len(self._checked) < _MAX_CHECKED_TOPICS:
+            self._checked.add(topic)
+
+    def _take_id(self) -> int:
+        while True:
+            self._next_id = self._next_id % 65_535 + 1
+            if self._next_id not in self._flying and self._next_id not in self._requests:
+                return self._next_id
+
+    def _write(self, data: bytes) -> None:
+        if self._connection is not None:
+            self._connection.write(data)
+
+    def lost(self, error: BrokerError) -> None:
+        """Fail what only the lost connection could answer: what the connection calls."""
+        requests, self._requests = self._requests, {}
+        for request in requests.values():
+            if not request.done():
+                request.set_exception(error)
+
+    def _abandon(self, error: BrokerError) -> None:
+        self.lost(error)
+        for _, done in self._flying.values():
+            if not done.done():
+                done.set_exception(error)
+                done.exception()
+        self._flying.clear()
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP connection: joins writes of one loop turn, keeps alive, hands packets to the session."""
+
+    def __init__(self, session: MqttClient, keepalive_s: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[int] = loop.create_future()
+        self.closed: asyncio.Future[float] = loop.create_future()
+        self.drained = asyncio.Event()
+        self.drained.set()
+        self._loop = loop
+        self._session = session
+        self._keepalive_s = keepalive_s
+        self._parser = packets.Parser()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._started = self._heard = loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=2**20)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        try:
+            batch = self._parser.feed(data)
+            if batch and not self.answer.done():
+                self._begin(batch.pop(0))
+            if batch:
+                self._session.received(batch)
+        except BrokerError as error:
+            log.error("event=protocol_error client=%s error=%s", self._session.client_id, error)
+            self.abort()
+
+    def _begin(self, first: Packet) -> None:
+        if not isinstance(first, Connack):
+            raise BrokerError(f"expected CONNACK, got {type(first).__name__}")
+        if first.code == 0:
+            self._session.accepted(self)
+            self._tick()
+        self.answer.set_result(first.code)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport = None
+        self.drained.set()
+        reason = BrokerError(f"connection to the broker lost: {error or 'closed by the broker'}")
+        if not self.answer.done():
+            self.answer.set_exception(reason)
+        self._session.lost(reason)
+        if not self.closed.done():
+            self.closed.set_result(self._loop.time() - self._started)
+
+    def pause_writing(self) -> None:
+        self.drained.clear()
+
+    def resume_writing(self) -> None:
+        self.drained.set()
+
+    def write(self, data: bytes) -> None:
+        """Send soon, together with whatever else this turn of the loop writes."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if self._transport is not None and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._transport is not None and self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def leave(self) -> None:
+        """Say goodbye and wait until the connection is gone."""
+        if self._transport is None:
+            return
+        self._out.append(packets.DISCONNECT_BYTES)
+        self._flush()
+        self._transport.close()
+        try:
+            async with asyncio.timeout(2):
+                await asyncio.shield(self.closed)
+        except TimeoutError:
+            self.abort()
+            await self.closed
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._out:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def _tick(self) -> None:
+        """Ping every half keep-alive; give up a broker that was silent for one and a half."""
+        if not self._paused and self._loop.time() - self._heard > 1.5 * self._keepalive_s:
+            self.abort()
+            return
+        self.write(packets.PINGREQ_BYTES)
+        self._timer = self._loop.call_later(self._keepalive_s / 2, self._tick)
