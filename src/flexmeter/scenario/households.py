@@ -18,6 +18,7 @@ from flexmeter.scenario.data import data_bytes, reference_day
 from flexmeter.scenario.profiles import MINUTES, reactive_factor, standard_household_w
 
 Floats = NDArray[np.float64]
+Source = Literal["generator", "european"]
 STANDBY_W = 55.0
 REFRIGERATOR_W = 95.0
 REFRIGERATOR_DUTY = 0.32
@@ -64,7 +65,7 @@ class Events:
     reactive: float
 
 
-def household_day(count: int, seed: int = 1, source: Literal["generator", "european"] = "generator") -> HouseholdDay:
+def household_day(count: int, seed: int = 1, source: Source = "generator") -> HouseholdDay:
     """Return the day of `count` households from the seed, by the event generator or the European feeder's shapes.
 
     The energy of all households together is that of the standard profile (3,000 kWh per year and household), their

@@ -53,7 +53,7 @@ class Readings:
     sigma_reactive_power_var: Floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fleet:
     """Meters of a grid, one channel per meter and phase, in the order of the grid's loads.
 
