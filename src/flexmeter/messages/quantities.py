@@ -19,6 +19,7 @@ QuantityName = Literal[
     "reactive_energy_export",
 ]
 Phase = Literal["", "a", "b", "c"]
+ABC: tuple[Phase, Phase, Phase] = ("a", "b", "c")
 
 
 class Quantity(msgspec.Struct, frozen=True):

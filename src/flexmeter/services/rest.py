@@ -1,0 +1,86 @@
+"""The platform's REST API as a grid service sees it: grids and the switch status vector."""
+
+from __future__ import annotations
+
+import ssl
+from types import TracebackType
+from typing import Self
+
+import httpx
+import msgspec
+
+from flexmeter.errors import AccessError, ServiceError
+from flexmeter.grid import Grid, decode_grid
+
+TIMEOUT_S = 10.0
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """A version of a grid's switch status vector, in force from an instant on [ms UTC]."""
+
+    grid: str
+    version: int
+    switches: tuple[bool, ...]
+    valid_from_ms: int = 0
+
+
+class Conflict(ServiceError):
+    """The switch vector was changed by somebody else in the meantime."""
+
+
+class Rest:
+    """A session with the API; an async context manager.
+
+    Parameters
+    ----------
+    url : of the API, e.g. https://127.0.0.1:8443
+    token : bearer token with the scopes the service needs.
+    tls : context that trusts the platform's certificate authority.
+    """
+
+    def __init__(self, url: str, token: str, tls: ssl.SSLContext) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, verify=tls, timeout=TIMEOUT_S, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        """Return the session; connections are made when needed."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def grid(self, grid_id: str) -> Grid:
+        """Return a grid model."""
+        response = await self._call("GET", f"/api/v1/grids/{grid_id}")
+        return decode_grid(response.content, source=str(response.url))
+
+    async def topology(self, grid_id: str) -> Topology:
+        """Return the switch vector in force."""
+        response = await self._call("GET", f"/api/v1/topology/{grid_id}")
+        return msgspec.json.decode(response.content, type=Topology)
+
+    async def put_topology(self, wanted: Topology) -> Topology:
+        """Put the version after `wanted.version` in force; raise `Conflict` if that is no longer the newest."""
+        body = {"switches": wanted.switches, "valid_from_ms": wanted.valid_from_ms}
+        response = await self._call("PUT", f"/api/v1/topology/{wanted.grid}", body, {"If-Match": f'"{wanted.version}"'})
+        return msgspec.json.decode(response.content, type=Topology)
+
+    async def _call(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        content = None if body is None else msgspec.json.encode(body)
+        kind = {"Content-Type": "application/json"} if content is not None else {}
+        try:
+            response = await self._client.request(method, path, content=content, headers={**kind, **(headers or {})})
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{method} {path}: {error or type(error).__name__}") from error
+        if response.status_code == httpx.codes.PRECONDITION_FAILED:
+            raise Conflict(f"{method} {path}: the switch vector has changed")
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise AccessError(f"{method} {path}: {response.status_code} {response.text[:200]}")
+        if response.is_error:
+            raise ServiceError(f"{method} {path}: {response.status_code} {response.text[:200]}")
+        return response
