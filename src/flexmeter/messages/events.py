@@ -31,11 +31,22 @@ class Decision(Notice, frozen=True, tag="decision", tag_field="kind"):
 
 
 class Timing(Notice, frozen=True, tag="timing", tag_field="kind"):
-    """How long a service worked on the messages of one instant, each from decoding to the published answer [ms]."""
+    """How long a service worked on the messages of one instant, each from decoding to the answer's bytes.
+
+    Attributes
+    ----------
+    level : of the estimates: concentrator, lv, mv.
+    time_ms : [ms UTC] the instant, in event time.
+    elapsed_ms : [ms] one per estimate.
+    began_ms : [ms UTC] when the work began, by the clock of the service.
+    published : readings and estimates of this run that the broker has acknowledged so far.
+    """
 
     level: str
     time_ms: int
     elapsed_ms: tuple[float, ...]
+    began_ms: float = 0.0
+    published: int = 0
 
 
 class GapEvent(Notice, frozen=True, tag="gap", tag_field="kind"):

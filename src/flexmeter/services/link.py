@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass, field
 
 from flexmeter.messages import topics
+from flexmeter.messages.codec import encode_notice
 from flexmeter.messages.events import Event, encode_event
+from flexmeter.messages.notices import State
 from flexmeter.messaging.client import Client
 from flexmeter.services.rest import Rest
 
@@ -22,6 +24,7 @@ class Link:
     ----------
     tenant, name : of the service; its certificate carries the same.
     boot : start of this run [s UTC], the `boot` of its messages.
+    published : readings and estimates that the broker has acknowledged.
     """
 
     tenant: str
@@ -29,7 +32,23 @@ class Link:
     mqtt: Client
     rest: Rest
     boot: int = field(default_factory=lambda: int(time.time()))
+    published: int = 0
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Publish readings or an estimate (QoS 1) and count it once acknowledged."""
+        await self.mqtt.publish(topic, payload)
+        self.published += 1
 
     async def tell(self, event: Event) -> None:
-        """Publish an event about the service's own work (QoS 0: it may be lost)."""
-        await self.mqtt.publish(topics.event(self.tenant, self.name), encode_event(event), qos=0)
+        """Publish an event about the service's own work."""
+        await self.mqtt.publish(topics.event(self.tenant, self.name), encode_event(event))
+
+    async def online(self) -> None:
+        """Publish, retained, that the service is ready; its last will says the opposite."""
+        state = State(online=True, time_ms=now_ms())
+        await self.mqtt.publish(topics.state(self.tenant, self.name), encode_notice(state), retain=True)
+
+
+def now_ms() -> int:
+    """Return the present time [ms UTC]."""
+    return time.time_ns() // 1_000_000

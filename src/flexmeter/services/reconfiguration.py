@@ -50,12 +50,12 @@ def mv_feeder(grid: Grid) -> FeederNetwork:
     switched = {switch.branch: switch.closed for switch in grid.switches}
     z = np.array([_positive_sequence(line_impedance_per_km(types[line.type])) * line.length_km for line in lines])
     return build_network(
-        buses,
-        [line.id for line in lines],
-        [line.from_bus for line in lines],
-        [line.to_bus for line in lines],
-        z.real,
-        z.imag,
+        bus_ids=buses,
+        branch_ids=[line.id for line in lines],
+        from_bus=[line.from_bus for line in lines],
+        to_bus=[line.to_bus for line in lines],
+        r_ohm=z.real,
+        x_ohm=z.imag,
         nominal_voltage_v=level,
         slack_buses=[source.bus],
         slack_voltage_v=[source.voltage_v],
@@ -106,7 +106,12 @@ class Advisor:
         proposed = loaded.with_closed(greedy_tree(loaded))
         gain = gain_percent(radial_flow(loaded).losses_w, radial_flow(proposed).losses_w)
         self.state, decision = step(
-            self.trigger, self.state, interval, loaded.open_branches, proposed.open_branches, gain
+            self.trigger,
+            self.state,
+            interval,
+            current_open=loaded.open_branches,
+            candidate_open=proposed.open_branches,
+            gain=gain,
         )
         return self._vector(decision.open_branches), self._vector(proposed.open_branches), gain
 
