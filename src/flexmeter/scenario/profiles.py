@@ -52,7 +52,8 @@ def photovoltaic_w(plant: Photovoltaic) -> Floats:
     peak * max(0, cos(pi / 2 * (t - noon) / half_day)) ** exponent: a clear day.
     """
     angle = np.pi / 2 * np.clip((np.arange(MINUTES) - plant.noon_min) / plant.half_day_min, -1, 1)
-    return np.asarray(plant.peak_w * np.maximum(np.cos(angle), 0.0) ** plant.exponent)
+    shape = np.where(np.abs(angle) < np.pi / 2, np.cos(angle), 0.0)
+    return np.asarray(plant.peak_w * shape**plant.exponent)
 
 
 def clouds(seed: int, *, depth: float = 0.25, correlation_min: float = 10.0) -> Floats:

@@ -124,6 +124,8 @@ class _Script:
         if command == "new":
             self.elements[kind, name] = Element(kind, name, where)
         for element in self._selected(command, kind, name, where):
+            if kind == "load":
+                _keep_power_factor(element, values)
             element.values.update(values)
 
     def _selected(self, command: str, kind: str, name: str, where: str) -> list[Element]:
@@ -176,6 +178,14 @@ def _properties(kind: str, text: str, where: str) -> dict[str, str]:
             raise InputError(f"{where}: {kind} property {name!r} is not known to the small OpenDSS reader")
         values[name] = match[2].strip("\"'")
     return values
+
+
+def _keep_power_factor(load: Element, values: dict[str, str]) -> None:
+    """As in OpenDSS, a later kW or pf makes an earlier kvar a power factor or void."""
+    if "kvar" in load.values and "kvar" not in values and {"kw", "pf"} & set(values):
+        kw, kvar = load.number("kw", 10.0), load.number("kvar", 0.0)
+        load.values["pf"] = str(math.copysign(kw / math.hypot(kw, kvar), kvar) if kw else 1.0)
+        del load.values["kvar"]
 
 
 class _Builder:
