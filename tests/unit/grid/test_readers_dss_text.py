@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,5 @@ def test_never_fails_but_by_input_error(
     path = tmp_path_factory.mktemp("fuzz") / "test.dss"
     body = SCRIPT.replace("redirect more.dss\n", "") + "\n".join(lines)
     path.write_bytes(body.encode() + tail)
-    try:
+    with suppress(InputError):
         read_dss(path)
-    except InputError as error:
-        assert str(error)
