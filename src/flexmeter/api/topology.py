@@ -31,6 +31,7 @@ class SwitchVector(BaseModel, extra="forbid"):
 
     closed: list[StrictBool] = Field(max_length=100_000)
     reason: str = Field("", max_length=500)
+    time_ms: int | None = Field(None, ge=0, le=2**62, description="from when it is in force, default: now")
 
 
 class TopologyAnswer(BaseModel):
@@ -122,6 +123,7 @@ def _vectors(registry: Registry, alert: TopologyAlerting) -> APIRouter:
                 expected_version=_version(if_match),
                 author=principal.label,
                 reason=vector.reason,
+                time_ms=vector.time_ms,
             )
 
         try:

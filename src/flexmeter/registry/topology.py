@@ -96,8 +96,9 @@ class Topologies:
         expected_version: int,
         author: str,
         reason: str = "",
+        time_ms: int | None = None,
     ) -> Topology:
-        """Put a vector in force and return it as the next version.
+        """Put a vector in force from `time_ms` on (default: now) and return it as the next version.
 
         The vector in force put again stays the version it is. InputError: unknown grid or wrong
         length; VersionMismatch: the version in force is not the one expected.
@@ -112,7 +113,8 @@ class Topologies:
             if current.closed == tuple(closed):
                 return current
             version, names, status = current.version + 1, current.switches, tuple(closed)
-            changed = Topology(grid, version, names, status, self._clock(), author, reason)
+            since_ms = self._clock() if time_ms is None else time_ms
+            changed = Topology(grid, version, names, status, since_ms, author, reason)
             _insert(connection, tenant, changed)
         return changed
 

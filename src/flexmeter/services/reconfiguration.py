@@ -148,8 +148,8 @@ async def serve(link: Link, grid_id: str, trigger: Trigger, interval_ms: int = 6
             continue
         power = bus_power(estimate, advisor.network.bus_ids)
         interval = estimate.time_ms // interval_ms
-        wanted, proposed, gain = advisor.decide(interval, topology.switches, *power)
-        changed = wanted != topology.switches
+        wanted, proposed, gain = advisor.decide(interval, topology.closed, *power)
+        changed = wanted != topology.closed
         if changed:
             topology, changed = await _change(link, topology, wanted, estimate.time_ms)
         held = advisor.state.held

@@ -20,8 +20,8 @@ class Topology(msgspec.Struct, frozen=True):
 
     grid: str
     version: int
-    switches: tuple[bool, ...]
-    valid_from_ms: int = 0
+    closed: tuple[bool, ...]
+    time_ms: int = 0
 
 
 class Conflict(ServiceError):
@@ -64,7 +64,7 @@ class Rest:
 
     async def put_topology(self, wanted: Topology) -> Topology:
         """Put the version after `wanted.version` in force; raise `Conflict` if that is no longer the newest."""
-        body = {"switches": wanted.switches, "valid_from_ms": wanted.valid_from_ms}
+        body = {"closed": wanted.closed, "time_ms": wanted.time_ms}
         response = await self._call("PUT", f"/api/v1/topology/{wanted.grid}", body, {"If-Match": f'"{wanted.version}"'})
         return msgspec.json.decode(response.content, type=Topology)
 
