@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from flexmeter.errors import AccessError, BrokerError
 from flexmeter.messaging import packets
@@ -346,6 +346,7 @@ class MqttClient:
         for request in requests.values():
             if not request.done():
                 request.set_exception(error)
+                request.exception()
 
     def _abandon(self, error: BrokerError) -> None:
         self.lost(error)
@@ -376,9 +377,8 @@ class _Connection(asyncio.Protocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=2**20)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self._transport.set_write_buffer_limits(high=2**20)
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
@@ -408,6 +408,7 @@ class _Connection(asyncio.Protocol):
         reason = BrokerError(f"connection to the broker lost: {error or 'closed by the broker'}")
         if not self.answer.done():
             self.answer.set_exception(reason)
+            self.answer.exception()  # nobody waits for it if the connection was lost before it was asked for
         self._session.lost(reason)
         if not self.closed.done():
             self.closed.set_result(self._loop.time() - self._started)
