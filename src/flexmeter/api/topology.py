@@ -88,18 +88,19 @@ def _vectors(registry: Registry, alert: TopologyAlerting) -> APIRouter:
         """The grids that have a topology."""
         return {"grids": list(topologies.grids(principal.tenant))}
 
-    @router.get("/{grid}")
+    @router.get("/{grid}", response_model=TopologyAnswer, responses={304: {"description": "Not modified"}})
     def current(
         grid: str,
         response: Response,
         principal: Principal = reader,
         if_none_match: Annotated[str | None, Header()] = None,
-    ) -> TopologyAnswer:
+    ) -> TopologyAnswer | Response:
         """The switch status vector in force; its version is also the ETag."""
         found = _known(topologies.current(principal.tenant, grid), grid)
-        if if_none_match is not None and f'"{found.version}"' in if_none_match:
-            raise Problem(304, "not modified", {"ETag": f'"{found.version}"'})
-        response.headers["ETag"] = f'"{found.version}"'
+        etag = f'"{found.version}"'
+        if if_none_match is not None and etag in if_none_match:
+            return Response(status_code=304, headers={"ETag": etag})
+        response.headers["ETag"] = etag
         return _answer(found)
 
     @router.put("/{grid}")
