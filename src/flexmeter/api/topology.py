@@ -16,6 +16,7 @@ from flexmeter.api.access import permitting
 from flexmeter.api.limits import limited_body
 from flexmeter.api.platform import TopologyAlerting
 from flexmeter.api.problems import Problem
+from flexmeter.api.times import LATEST_MS
 from flexmeter.errors import InputError
 from flexmeter.grid import decode_grid, validate
 from flexmeter.registry import Principal, Registry, Scope, Topology
@@ -31,6 +32,7 @@ class SwitchVector(BaseModel, extra="forbid"):
 
     closed: list[StrictBool] = Field(max_length=100_000)
     reason: str = Field("", max_length=500)
+    time_ms: int | None = Field(None, ge=0, le=LATEST_MS, description="in force from, now without it")
     time_ms: int | None = Field(None, ge=0, le=2**62, description="from when it is in force, default: now")
 
 
@@ -124,6 +126,7 @@ def _vectors(registry: Registry, alert: TopologyAlerting) -> APIRouter:
                 expected_version=_version(if_match),
                 author=principal.label,
                 reason=vector.reason,
+                time_ms=vector.time_ms,
                 time_ms=vector.time_ms,
             )
 

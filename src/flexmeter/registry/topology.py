@@ -28,7 +28,7 @@ class Topology:
     grid, version : the first version is 1.
     switches : names of the switches, in the order of the grid's switches.
     closed : status of each, True = closed.
-    time_ms : [ms UTC] when it was put in force.
+    time_ms : [ms UTC] from when on it is in force, in the time of the grid (a simulated day has its own).
     author, reason : who put it and why.
     """
 

@@ -435,6 +435,13 @@ class TestTopology:
         assert ringed.get("/api/v1/topology/ring").json() == answer.json()
         assert answer.json()["author"] == "test"
 
+    def test_a_change_in_the_time_of_the_grid(self, ringed: Rig) -> None:
+        body = {"closed": [True, False, True], "time_ms": 1234}
+        answer = ringed.put("/api/v1/topology/ring", headers={"If-Match": '"1"'}, json=body)
+        assert answer.json()["time_ms"] == 1234
+        body["time_ms"] = -1
+        detail(ringed.put("/api/v1/topology/ring", headers={"If-Match": '"2"'}, json=body), 422)
+
     def test_a_change_needs_the_version_in_force(self, ringed: Rig) -> None:
         detail(self.change(ringed, [True, False, True], None), 428)
         self.change(ringed, [True, False, True])
