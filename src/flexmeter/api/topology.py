@@ -33,7 +33,6 @@ class SwitchVector(BaseModel, extra="forbid"):
     closed: list[StrictBool] = Field(max_length=100_000)
     reason: str = Field("", max_length=500)
     time_ms: int | None = Field(None, ge=0, le=LATEST_MS, description="in force from, now without it")
-    time_ms: int | None = Field(None, ge=0, le=2**62, description="from when it is in force, default: now")
 
 
 class TopologyAnswer(BaseModel):
@@ -126,7 +125,6 @@ def _vectors(registry: Registry, alert: TopologyAlerting) -> APIRouter:
                 expected_version=_version(if_match),
                 author=principal.label,
                 reason=vector.reason,
-                time_ms=vector.time_ms,
                 time_ms=vector.time_ms,
             )
 
