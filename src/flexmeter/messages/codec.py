@@ -43,6 +43,7 @@ _DTYPES: dict[int, _FloatType] = {
     81: _FLOAT32.newbyteorder(">"),
     82: _FLOAT64.newbyteorder(">"),
 }
+_NUMBERS = {float, int, type(None)}
 _UPPER = np.triu_indices(9)
 _json_readings = msgspec.json.Decoder(WireReadings[JsonTable])
 _json_estimate = msgspec.json.Decoder(WireEstimate[JsonTable, JsonVector])
@@ -235,7 +236,7 @@ def _vector(content: object, field: str) -> _Floats:
     rows = content if content and isinstance(content[0], list) else [content]
     try:
         flat = [number for row in rows for number in row]
-        if not {type(number) for number in flat} <= {float, int, type(None)}:
+        if not set(map(type, flat)) <= _NUMBERS:
             raise MessageError(f"{field}: expected numbers or null")
         return np.array(flat, dtype=_FLOAT64)
     except (TypeError, OverflowError) as error:

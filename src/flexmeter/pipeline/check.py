@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 _DAY_MS = 86_400_000
 _EARLIEST_MS = 946_684_800_000  # 2000-01-01: before, a clock was never set
 _LATEST_MS = 4_102_444_800_000  # 2100-01-01
+_SIMULATED, _CLOCK_UNCERTAIN = int(Quality.SIMULATED), int(Quality.CLOCK_UNCERTAIN)
 _FULL_SCALE = 1 + 1e-6  # float32 may round a limit upward
 
 
@@ -61,7 +62,7 @@ class Layout(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class Checked(msgspec.Struct, eq=False):
-    """A message that passed: flat values (nan = none), with sigma and quality where the message has them."""
+    """A message that passed: flat values (nan = none), with sigma and quality bits where the message has them."""
 
     kind: Kind
     layout: Layout
@@ -71,6 +72,7 @@ class Checked(msgspec.Struct, eq=False):
     boot: int
     seq: int
     sigma: Array | None = None
+    quality_of_all: int = 0
     quality: NDArray[np.uint8] | None = None
 
 
@@ -111,7 +113,7 @@ class IntegrityCheck:
         self._layouts: dict[tuple[object, ...], Layout] = {}
 
     def __call__(self, topic: Topic, payload: bytes, now_ms: int) -> Checked:
-        """Return what to store; raise `Refused` or `UnknownRoster`."""
+        """Return what to store; raise `Refused` or `UnknownRoster`. A topic without device takes any source."""
         if topic.tenant != self.tenant:
             raise Refused("topic", f"topic of tenant {topic.tenant} on a connection of {self.tenant}")
         if len(payload) > self.limits.max_bytes:
@@ -128,18 +130,15 @@ class IntegrityCheck:
     def _readings(self, topic: Topic, payload: bytes, now_ms: int) -> Checked:
         readings = decode_readings(payload)
         who = (readings.source, readings.boot, readings.seq)
-        if readings.source != topic.device:
+        if topic.device and readings.source != topic.device:
             detail = f"source {readings.source!r} on the topic of device {topic.device!r}"
             raise Refused("source", detail, topic.device, readings.boot, readings.seq)
         doubt = self._check_time(readings.time_ms, readings.clock, now_ms, who)
         layout = self._layout(readings, who)
         _check_ranges(readings.columns, readings.values, who)
-        quality = readings.quality().ravel() if readings.flags else None
-        extra = (Quality.CLOCK_UNCERTAIN if doubt else 0) | (Quality.SIMULATED if readings.clock == "simulated" else 0)
-        if extra:
-            none = np.zeros(readings.values.size, np.uint8)
-            quality = (none if quality is None else quality) | np.uint8(extra)
-        return Checked("readings", layout, readings.time_ms, readings.values.ravel(), *who, None, quality)
+        for_all = _SIMULATED if readings.clock == "simulated" else _CLOCK_UNCERTAIN if doubt else 0
+        some = readings.quality().ravel() if readings.flags else None
+        return Checked("readings", layout, readings.time_ms, readings.values.ravel(), *who, None, for_all, some)
 
     def _estimate(self, topic: Topic, payload: bytes) -> Checked:
         estimate = decode_estimate(payload)
@@ -154,9 +153,7 @@ class IntegrityCheck:
         if layout is None:
             source = estimate_source(estimate.level, estimate.area)
             layout = self._remember(key, Layout(self.tenant, source, estimate.elements, estimate.columns))
-        return Checked(
-            "estimates", layout, estimate.time_ms, estimate.values.ravel(), *who, estimate.sigma.ravel(), None
-        )
+        return Checked("estimates", layout, estimate.time_ms, estimate.values.ravel(), *who, estimate.sigma.ravel())
 
     def _layout(self, readings: Readings, who: tuple[str, int, int]) -> Layout:
         key = (readings.source, readings.roster or readings.meters, readings.columns)
@@ -202,7 +199,7 @@ def _check_ranges(columns: tuple[Column, ...], values: Array, who: tuple[str, in
     """Refuse a message with a value out of its quantity's range, or with no value at all."""
     low, high = _bounds(columns)
     inside = (values >= low) & (values <= high)
-    if inside.all():
+    if np.count_nonzero(inside) == inside.size:
         return
     missing = np.isnan(values)
     wrong = np.argwhere(~inside & ~missing)

@@ -20,6 +20,7 @@ import msgspec
 from flexmeter.errors import MessageError, StorageError
 from flexmeter.messages import topics
 from flexmeter.messages.notices import Rejection
+from flexmeter.messages.rows import WriteResult
 from flexmeter.messaging.client import Message
 from flexmeter.pipeline.check import Checked, IntegrityCheck, Limits, Refused, UnknownRoster
 from flexmeter.pipeline.counters import Counters
@@ -153,6 +154,33 @@ class InboundPipeline:
         if self._for_roster:
             self._idle.clear()
             asyncio.get_running_loop().call_later(self._gathering.roster_wait_s, self._give_up_rosters)
+
+    async def submit(self, payload: bytes) -> WriteResult:
+        """Take one batch of readings that came by HTTP; return when it is committed.
+
+        Raises `Refused` (it is in the dead letters then) or `StorageError` (nothing was taken, try again).
+        """
+        now_ms = self._now_ms()
+        topic = topics.Topic("readings", self.tenant)
+        entry = _Entry(Message(f"{topics.PREFIX}/{self.tenant}/http/readings", payload), 0.0)
+        try:
+            checked = self._check(topic, payload, now_ms)
+        except UnknownRoster:
+            error = Refused("roster", "the roster that the batch refers to is not known; list the meters instead")
+        except Refused as refused:
+            error = refused
+        else:
+            outcome = await self._writer.commit([checked])
+            self.sequences.see(checked.kind, checked.source, checked.boot, checked.seq)
+            self.counters.received += 1
+            self.counters.queued += 1
+            self._count(outcome, 1)
+            return WriteResult(outcome.stored, outcome.duplicate, outcome.conflict)
+        entry.rejection = self._rejection(entry, error, now_ms)
+        await asyncio.to_thread(self._dead_letters.add, [_letter(entry)])
+        self.counters.received += 1
+        self.counters.rejected += 1
+        raise error
 
     def _parse(self, name: str) -> topics.Topic | None:
         try:

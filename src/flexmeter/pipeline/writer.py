@@ -18,6 +18,8 @@ from flexmeter.messages.rows import Rows, WriteResult
 from flexmeter.pipeline.check import Checked, Kind, Layout
 from flexmeter.storage.base import Store
 
+_MAX_LAYOUTS = 200_000
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -80,9 +82,10 @@ class Batcher:
         owner = np.repeat(np.arange(len(window)), sizes)
         times = np.array([one.time_ms for one in window], dtype=np.int64)
         values = np.concatenate([one.values for one in window])
-        series = np.concatenate([self._numbers(one.layout) for one in window])
+        self._number([one.layout for one in window])
+        series = np.concatenate([self._series[one.layout] for one in window])
         sigma = np.full(values.size, np.nan, dtype=np.float32)
-        quality = np.zeros(values.size, dtype=np.uint8)
+        quality = np.array([one.quality_of_all for one in window], dtype=np.uint8)[owner]
         if any(one.sigma is not None or one.quality is not None for one in window):
             _fill(window, sizes, sigma, quality)
         rows = Rows(series, times[owner], values, sigma, quality)
@@ -92,14 +95,17 @@ class Batcher:
         kept = Rows(rows.series[there], rows.time_ms[there], rows.value[there], rows.sigma[there], rows.quality[there])
         return kept, owner[there]
 
-    def _numbers(self, layout: Layout) -> NDArray[np.int32]:
-        numbers = self._series.get(layout)
-        if numbers is None:
-            numbers = self._store.series_ids(layout.keys())
-            if len(self._series) >= 200_000:
-                self._series.clear()
-            self._series[layout] = numbers
-        return numbers
+    def _number(self, layouts: Sequence[Layout]) -> None:
+        """Learn the series numbers of all layouts, in one request for the new ones."""
+        if len(self._series) >= _MAX_LAYOUTS:
+            self._series.clear()
+        new = list(dict.fromkeys(layout for layout in layouts if layout not in self._series))
+        if not new:
+            return
+        keys = [layout.keys() for layout in new]
+        numbers = self._store.series_ids([key for part in keys for key in part])
+        ends = np.cumsum([len(part) for part in keys])
+        self._series.update(zip(new, np.split(numbers, ends[:-1]), strict=True))
 
 
 def _fill(
@@ -110,7 +116,7 @@ def _fill(
         if one.sigma is not None:
             sigma[start : start + size] = one.sigma
         if one.quality is not None:
-            quality[start : start + size] = one.quality
+            quality[start : start + size] |= one.quality
         start += size
 
 
