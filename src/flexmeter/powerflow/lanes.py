@@ -35,6 +35,11 @@ def inlined(function: Function) -> Function:
     return njit(forceinline=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
+def routine(function: Function) -> Function:
+    """Compile a function that several kernels call: once, not into each caller."""
+    return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
 def block_count(n_scenario: int) -> int:
     """Return how many blocks of `LANES` scenarios hold `n_scenario`."""
     return -(-n_scenario // LANES)

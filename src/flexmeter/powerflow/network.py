@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -100,13 +101,28 @@ class Network:
         """Id of the bus at the root."""
         return self.bus_ids[0]
 
-    def node(self, bus_id: str, phase: str) -> int:
-        """Return the row of a node in all node arrays."""
-        return self.nodes.index((bus_id, phase))
+    @cached_property
+    def node_row(self) -> dict[tuple[str, str], int]:
+        """Row of each (bus id, phase) in all node arrays."""
+        return {name: row for row, name in enumerate(self.nodes)}
 
-    def injection(self, load_id: str, phase: str) -> int:
-        """Return the row of an injection in all injection arrays."""
-        return self.injections.index((load_id, phase))
+    @cached_property
+    def injection_row(self) -> dict[tuple[str, str], int]:
+        """Row of each (load id, phase) in all injection arrays."""
+        return {name: row for row, name in enumerate(self.injections)}
+
+    @cached_property
+    def bus_row(self) -> dict[str, int]:
+        """Position of each bus."""
+        return {name: row for row, name in enumerate(self.bus_ids)}
+
+    @cached_property
+    def injection_nodes(self) -> tuple[IntArray, IntArray]:
+        """(n_injection,) node rows between which each injection hangs, -1 for the neutral."""
+        row = np.full((len(self.bus_ids), 3), -1, np.int64)
+        row[self.node_bus, self.node_phase] = np.arange(len(self.nodes))
+        minus = np.where(self.injection_minus < 0, -1, row[self.injection_bus, self.injection_minus])
+        return row[self.injection_bus, self.injection_plus], minus
 
 
 def compile_network(grid: Grid, switches: tuple[bool, ...] | None = None, *, area: str | None = None) -> Network:

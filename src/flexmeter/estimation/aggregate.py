@@ -1,0 +1,243 @@
+"""Aggregates: what an area below reports at its head bus, as one three-phase message (paper sections 4.2, 4.3).
+
+The report is z9 = (|V| of a, b, c, then P, then Q) with joint covariance S9. Split into |V| (information on the bus
+voltage) and S | |V| (a load whose power leans on the voltage):
+
+    W = S_vv^-1        K = S_sv W        S_c = S_ss - K S_vs        s = s_m + K (|V| - v_m) + noise(S_c)
+    A = A_0 + D K H_v  b = D (s_m + K (|V| - v_m) - s)    R = D S_c D'    L = H_v' W H_v    eta = H_v' W (v_m - |V|)
+
+with D the map from a change of power to one of current at constant voltage, A_0 that of voltage at constant power,
+H_v = d|V|/dV. Powers are kept per phase (P_a, Q_a, P_b, ...). Missing magnitudes have zero rows in W and columns in
+K; missing powers are widened to the forecast's variance before this.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flexmeter.estimation.blocks import BLOCK, add, apply, multiply, multiply_transposed
+from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R, BUS_V
+from flexmeter.powerflow.lanes import (
+    FloatArray,
+    inlined,
+    kernel,
+    load,
+    routine,
+    splat,
+    square_root,
+    store,
+    take,
+)
+
+Z_V, Z_S, GAIN, COVARIANCE, INVERSE, WEIGHT = 0, 3, 9, 27, 63, 99
+REPORT = 108
+"""Rows of a report: v_m (3), s_m (6), K (6x3), S_c (6x6), S_c^-1 (6x6), W (3x3)."""
+CURRENT, STEP, A, R, B, OFF_V, OFF_S = 108, 114, 120, 156, 192, 198, 201
+AGGREGATE = 207
+
+
+@kernel
+def condition_reports(value: FloatArray, covariance: FloatArray, forecast: FloatArray, out: FloatArray) -> None:
+    """Turn reports into the rows the kernel reads.
+
+    value (n_aggregate, 9, n_scenario), covariance (n_aggregate, 9, 9, n_scenario), nan = missing; forecast
+    (n_aggregate, 12) means and sigmas of P, Q per phase where missing; out (n_aggregate * REPORT, n_scenario).
+    """
+    order = np.array([3, 6, 4, 7, 5, 8])
+    for a in range(value.shape[0]):
+        for s in range(value.shape[2]):
+            row = a * REPORT
+            z, cov = np.zeros(9), np.zeros((9, 9))
+            known = np.zeros(9, np.bool_)
+            for i in range(9):
+                known[i] = np.isfinite(value[a, i, s]) and np.isfinite(covariance[a, i, i, s])
+            for i in range(9):
+                if known[i]:
+                    z[i] = value[a, i, s]
+                    for j in range(9):
+                        cov[i, j] = covariance[a, i, j, s] if known[j] else 0.0
+                elif i >= 3:
+                    z[i] = forecast[a, 2 * (i - 3)]
+                    cov[i, i] = forecast[a, 2 * (i - 3) + 1] ** 2
+            weight = _inverse_of_known(cov[:3, :3])
+            ssv, sss = np.zeros((6, 3)), np.zeros((6, 6))
+            for i in range(6):
+                for j in range(3):
+                    ssv[i, j] = cov[order[i], j]
+                for j in range(6):
+                    sss[i, j] = cov[order[i], order[j]]
+            gain = _product(ssv, weight)
+            left = sss - _product(gain, ssv.T)
+            inverse = _inverse_of_known(left)
+            for i in range(3):
+                out[row + Z_V + i, s] = z[i]
+                for j in range(3):
+                    out[row + WEIGHT + 3 * i + j, s] = weight[i, j]
+            for i in range(6):
+                out[row + Z_S + i, s] = z[order[i]]
+                for j in range(3):
+                    out[row + GAIN + 3 * i + j, s] = gain[i, j]
+                for j in range(6):
+                    out[row + COVARIANCE + 6 * i + j, s] = 0.5 * (left[i, j] + left[j, i])
+                    out[row + INVERSE + 6 * i + j, s] = inverse[i, j]
+
+
+@inlined
+def _product(left: FloatArray, right: FloatArray) -> FloatArray:
+    result = np.zeros((left.shape[0], right.shape[1]))
+    for i in range(left.shape[0]):
+        for j in range(right.shape[1]):
+            for k in range(right.shape[0]):
+                result[i, j] += left[i, k] * right[k, j]
+    return result
+
+
+@inlined
+def _inverse_of_known(matrix: FloatArray) -> FloatArray:
+    """Return the inverse on the rows with a positive pivot, zero elsewhere (Gauss-Jordan, symmetric)."""
+    n = len(matrix)
+    work = matrix.copy()
+    used = np.zeros(n, np.bool_)
+    for k in range(n):
+        if work[k, k] > 1e-12 * matrix[k, k]:
+            used[k] = True
+            pivot = 1.0 / work[k, k]
+            column = work[:, k].copy()
+            row = work[k, :].copy()
+            for i in range(n):
+                for j in range(n):
+                    if i != k and j != k:
+                        work[i, j] -= column[i] * row[j] * pivot
+            for i in range(n):
+                work[i, k] = -column[i] * pivot
+                work[k, i] = row[i] * pivot
+            work[k, k] = pivot
+    for i in range(n):
+        for j in range(n):
+            if not (used[i] and used[j]):
+                work[i, j] = 0.0
+    return work
+
+
+@inlined
+def read_report(w: FloatArray, at: int, report: FloatArray, number: int, start: int, count: int) -> None:
+    """Load an aggregate's rows."""
+    for k in range(REPORT):
+        store(w, at + k, take(report, REPORT * number + k, start, count))
+
+
+@inlined
+def misfit(w: FloatArray, at: int, v: int, step: float, dv: int) -> None:
+    """Write v_m - |V| and s_m + K (|V| - v_m) - s after a step."""
+    for q in range(3):
+        re, im = (
+            load(w, v + 2 * q) + step * load(w, dv + 2 * q),
+            load(w, v + 2 * q + 1) + step * load(w, dv + 2 * q + 1),
+        )
+        i_re = load(w, at + CURRENT + 2 * q) + step * load(w, at + STEP + 2 * q)
+        i_im = load(w, at + CURRENT + 2 * q + 1) + step * load(w, at + STEP + 2 * q + 1)
+        store(w, at + OFF_V + q, load(w, at + Z_V + q) - square_root(re * re + im * im))
+        store(w, at + OFF_S + 2 * q, load(w, at + Z_S + 2 * q) - (re * i_re + im * i_im))
+        store(w, at + OFF_S + 2 * q + 1, load(w, at + Z_S + 2 * q + 1) - (im * i_re - re * i_im))
+    for i in range(6):
+        lean = load(w, at + OFF_S + i)
+        for j in range(3):
+            lean = lean - load(w, at + GAIN + 3 * i + j) * load(w, at + OFF_V + j)
+        store(w, at + OFF_S + i, lean)
+
+
+@routine
+def aggregate_up(w: FloatArray, at: int, bus: int, scratch: int) -> None:
+    """Work out the aggregate's message, keep A, R, b for the way down, add it to its bus."""
+    v = bus + BUS_V
+    misfit(w, at, v, splat(0.0), bus + BUS_DV)
+    to_current, half, unit = scratch, scratch + BLOCK, scratch + 2 * BLOCK
+    for k in range(BLOCK):
+        store(w, to_current + k, splat(0.0))
+    for q in range(3):
+        re, im = load(w, v + 2 * q), load(w, v + 2 * q + 1)
+        inverse2 = splat(1.0) / (re * re + im * im)
+        first = to_current + 14 * q
+        store(w, first, re * inverse2)
+        store(w, first + 1, im * inverse2)
+        store(w, first + 6, im * inverse2)
+        store(w, first + 7, splat(0.0) - re * inverse2)
+        size = square_root(inverse2)
+        store(w, unit + 2 * q, re * size)
+        store(w, unit + 2 * q + 1, im * size)
+    multiply(w, half, to_current, at + COVARIANCE)
+    multiply_transposed(w, at + R, half, to_current)
+    for i in range(6):  # D K H_v
+        for j in range(6):
+            lean = load(w, at + GAIN + 3 * i + j // 2)
+            store(w, half + 6 * i + j, lean * load(w, unit + j))
+    multiply(w, at + A, to_current, half)
+    for q in range(3):
+        add_voltage_dependence(w, at + A + 14 * q, v + 2 * q, at + CURRENT + 2 * q)
+    apply(w, at + B, to_current, at + OFF_S)
+    for i in range(6):
+        pull = splat(0.0)
+        for j in range(3):
+            pull = pull + load(w, at + WEIGHT + 3 * (i // 2) + j) * load(w, at + OFF_V + j)
+        store(w, bus + BUS_ETA + i, load(w, bus + BUS_ETA + i) + pull * load(w, unit + i))
+        for j in range(6):
+            weight = load(w, at + WEIGHT + 3 * (i // 2) + j // 2) * load(w, unit + i) * load(w, unit + j)
+            store(w, bus + BUS_L + 6 * i + j, load(w, bus + BUS_L + 6 * i + j) + weight)
+    add(w, bus + BUS_A, at + A, BLOCK)
+    add(w, bus + BUS_R, at + R, BLOCK)
+    add(w, bus + BUS_B, at + B, 6)
+
+
+@inlined
+def add_voltage_dependence(w: FloatArray, block: int, v: int, i: int) -> None:
+    """Add dV -> -c conj(dV), c = I / conj(V), to a 2x2 part of a 6x6 block."""
+    re, im, i_re, i_im = load(w, v), load(w, v + 1), load(w, i), load(w, i + 1)
+    inverse2 = splat(1.0) / (re * re + im * im)
+    c_re, c_im = (i_re * re - i_im * im) * inverse2, (i_re * im + i_im * re) * inverse2
+    store(w, block, load(w, block) - c_re)
+    store(w, block + 1, load(w, block + 1) - c_im)
+    store(w, block + 6, load(w, block + 6) - c_im)
+    store(w, block + 7, load(w, block + 7) + c_re)
+
+
+@routine
+def aggregate_down(w: FloatArray, at: int, bus: int, scratch: int) -> None:
+    """Write the aggregate's step: dI = A dV + b + R lambda."""
+    apply(w, at + STEP, at + A, bus + BUS_DV)
+    apply(w, scratch, at + R, bus + BUS_LAMBDA)
+    add(w, at + STEP, scratch, 6)
+    add(w, at + STEP, at + B, 6)
+
+
+@routine
+def aggregate_objective(w: FloatArray, at: int, bus: int, step: float) -> float:
+    """Return the aggregate's part of J after a step."""
+    misfit(w, at, bus + BUS_V, step, bus + BUS_DV)
+    total = splat(0.0)
+    for i in range(3):
+        for j in range(3):
+            weight = load(w, at + WEIGHT + 3 * i + j)
+            total = total + load(w, at + OFF_V + i) * weight * load(w, at + OFF_V + j)
+    for i in range(6):
+        for j in range(6):
+            weight = load(w, at + INVERSE + 6 * i + j)
+            total = total + load(w, at + OFF_S + i) * weight * load(w, at + OFF_S + j)
+    return total
+
+
+@inlined
+def move_aggregate(w: FloatArray, at: int, step: float) -> None:
+    """Take the step."""
+    for k in range(6):
+        store(w, at + CURRENT + k, load(w, at + CURRENT + k) + step * load(w, at + STEP + k))
+
+
+@inlined
+def start_aggregate(w: FloatArray, at: int, bus: int) -> None:
+    """Set the current to conj(S / V) of the reported power and add it to the bus's current."""
+    for q in range(3):
+        re, im = load(w, bus + BUS_V + 2 * q), load(w, bus + BUS_V + 2 * q + 1)
+        p, r = load(w, at + Z_S + 2 * q), load(w, at + Z_S + 2 * q + 1)
+        inverse2 = splat(1.0) / (re * re + im * im)
+        store(w, at + CURRENT + 2 * q, (p * re + r * im) * inverse2)
+        store(w, at + CURRENT + 2 * q + 1, (p * im - r * re) * inverse2)

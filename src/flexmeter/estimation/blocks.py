@@ -1,0 +1,245 @@
+"""6x6 block operations on a work array of lanes: the vocabulary that the message kernels are written in.
+
+Every block is 36 items, row by row, from a place (an item number) in the work array `w`; vectors are 6 items. `out`
+must not overlap an input unless the docstring allows it. Constants (impedances) are ordinary 6x6 arrays.
+"""
+
+from __future__ import annotations
+
+from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, square_root, store, where_positive
+
+N = 6
+BLOCK = N * N
+RELATIVE_ZERO = 1e-13
+"""A pivot below this part of its diagonal counts as zero: rounding of a singular covariance."""
+
+
+@inlined
+def clear(w: FloatArray, out: int, size: int) -> None:
+    """Set items to zero."""
+    for k in range(size):
+        store(w, out + k, splat(0.0))
+
+
+@inlined
+def copy(w: FloatArray, out: int, source: int, size: int) -> None:
+    """Copy items."""
+    for k in range(size):
+        store(w, out + k, load(w, source + k))
+
+
+@inlined
+def add(w: FloatArray, out: int, source: int, size: int) -> None:
+    """out += source, item by item."""
+    for k in range(size):
+        store(w, out + k, load(w, out + k) + load(w, source + k))
+
+
+@inlined
+def dot_row(w: FloatArray, row: tuple[float, float, float, float, float, float], at: int, step: int) -> float:
+    """Return the product of a row in registers with six items `step` apart."""
+    one = row[0] * load(w, at) + row[1] * load(w, at + step) + row[2] * load(w, at + 2 * step)
+    two = row[3] * load(w, at + 3 * step) + row[4] * load(w, at + 4 * step) + row[5] * load(w, at + 5 * step)
+    return one + two
+
+
+@inlined
+def row_of(w: FloatArray, at: int, step: int) -> tuple[float, float, float, float, float, float]:
+    """Load six items `step` apart."""
+    return (
+        load(w, at),
+        load(w, at + step),
+        load(w, at + 2 * step),
+        load(w, at + 3 * step),
+        load(w, at + 4 * step),
+        load(w, at + 5 * step),
+    )
+
+
+@routine
+def multiply(w: FloatArray, out: int, left: int, right: int) -> None:
+    """out = left @ right."""
+    for i in range(N):
+        row = row_of(w, left + N * i, 1)
+        for j in range(N):
+            store(w, out + N * i + j, dot_row(w, row, right + j, N))
+
+
+@routine
+def multiply_transposed(w: FloatArray, out: int, left: int, right: int) -> None:
+    """out = left @ right.T."""
+    for i in range(N):
+        row = row_of(w, left + N * i, 1)
+        for j in range(N):
+            store(w, out + N * i + j, dot_row(w, row, right + N * j, 1))
+
+
+@routine
+def transposed_multiply(w: FloatArray, out: int, left: int, right: int) -> None:
+    """out = left.T @ right."""
+    for i in range(N):
+        row = row_of(w, left + i, N)
+        for j in range(N):
+            store(w, out + N * i + j, dot_row(w, row, right + j, N))
+
+
+@routine
+def symmetric_multiply_transposed(w: FloatArray, out: int, left: int, right: int) -> None:
+    """out = left @ right.T, known to be symmetric."""
+    for i in range(N):
+        row = row_of(w, left + N * i, 1)
+        for j in range(i + 1):
+            value = dot_row(w, row, right + N * j, 1)
+            store(w, out + N * i + j, value)
+            store(w, out + N * j + i, value)
+
+
+@routine
+def symmetric_transposed_multiply(w: FloatArray, out: int, left: int, right: int) -> None:
+    """out = left.T @ right, known to be symmetric."""
+    for i in range(N):
+        row = row_of(w, left + i, N)
+        for j in range(i + 1):
+            value = dot_row(w, row, right + j, N)
+            store(w, out + N * i + j, value)
+            store(w, out + N * j + i, value)
+
+
+@routine
+def multiply_constant(w: FloatArray, out: int, left: int, constant: FloatArray) -> None:
+    """out = left @ constant; out may be left."""
+    for i in range(N):
+        x0, x1, x2, x3, x4, x5 = row_of(w, left + N * i, 1)
+        for j in range(N):
+            one = x0 * constant[0, j] + x1 * constant[1, j] + x2 * constant[2, j]
+            two = x3 * constant[3, j] + x4 * constant[4, j] + x5 * constant[5, j]
+            store(w, out + N * i + j, one + two)
+
+
+@routine
+def constant_multiply(w: FloatArray, out: int, constant: FloatArray, right: int) -> None:
+    """out = constant @ right; out may be right."""
+    for j in range(N):
+        x0, x1, x2, x3, x4, x5 = row_of(w, right + j, N)
+        for i in range(N):
+            one = x0 * constant[i, 0] + x1 * constant[i, 1] + x2 * constant[i, 2]
+            two = x3 * constant[i, 3] + x4 * constant[i, 4] + x5 * constant[i, 5]
+            store(w, out + N * i + j, one + two)
+
+
+@routine
+def transposed_constant_multiply(w: FloatArray, out: int, constant: FloatArray, right: int) -> None:
+    """out = constant.T @ right; out may be right."""
+    for j in range(N):
+        x0, x1, x2, x3, x4, x5 = row_of(w, right + j, N)
+        for i in range(N):
+            one = x0 * constant[0, i] + x1 * constant[1, i] + x2 * constant[2, i]
+            two = x3 * constant[3, i] + x4 * constant[4, i] + x5 * constant[5, i]
+            store(w, out + N * i + j, one + two)
+
+
+@routine
+def identity_minus(w: FloatArray, block: int) -> None:
+    """block = I - block."""
+    for k in range(BLOCK):
+        store(w, block + k, splat(1.0 if k % (N + 1) == 0 else 0.0) - load(w, block + k))
+
+
+@inlined
+def add_identity(w: FloatArray, block: int) -> None:
+    """block += I."""
+    for i in range(N):
+        store(w, block + (N + 1) * i, load(w, block + (N + 1) * i) + 1.0)
+
+
+@routine
+def invert(w: FloatArray, block: int) -> None:
+    """Invert in place by Gauss-Jordan without row exchange: for I + A Z, whose pivots are near 1."""
+    for k in range(N):
+        pivot = splat(1.0) / load(w, block + (N + 1) * k)
+        store(w, block + (N + 1) * k, splat(1.0))
+        for j in range(N):
+            store(w, block + N * k + j, load(w, block + N * k + j) * pivot)
+        row = row_of(w, block + N * k, 1)
+        for i in range(N):
+            if i != k:
+                factor = load(w, block + N * i + k)
+                store(w, block + N * i + k, splat(0.0))
+                for j in range(N):
+                    store(w, block + N * i + j, load(w, block + N * i + j) - factor * row[j])
+
+
+@routine
+def cholesky(w: FloatArray, out: int, symmetric: int) -> None:
+    """out = lower C with C C.T = symmetric (semidefinite: zero pivots are skipped); out may be symmetric."""
+    for j in range(N):
+        diagonal = load(w, symmetric + (N + 1) * j)
+        left = diagonal
+        for k in range(j):
+            c = load(w, out + N * j + k)
+            left = left - c * c
+        positive = left - diagonal * RELATIVE_ZERO
+        root = square_root(where_positive(positive, left, splat(1.0)))
+        inverse = where_positive(positive, splat(1.0) / root, splat(0.0))
+        for i in range(j + 1, N):
+            value = load(w, symmetric + N * i + j)
+            for k in range(j):
+                value = value - load(w, out + N * i + k) * load(w, out + N * j + k)
+            store(w, out + N * i + j, value * inverse)
+        store(w, out + (N + 1) * j, where_positive(positive, root, splat(0.0)))
+        for i in range(j):
+            store(w, out + N * i + j, splat(0.0))
+
+
+@routine
+def divide_by_lower_transposed(w: FloatArray, out: int, left: int, lower: int) -> None:
+    """out = left @ inverse(lower).T, lower regular; out may be left."""
+    for j in range(N):
+        inverse = splat(1.0) / load(w, lower + (N + 1) * j)
+        for i in range(N):
+            value = load(w, left + N * i + j)
+            for k in range(j):
+                value = value - load(w, out + N * i + k) * load(w, lower + N * j + k)
+            store(w, out + N * i + j, value * inverse)
+
+
+@routine
+def apply(w: FloatArray, out: int, block: int, vector: int) -> None:
+    """out = block @ vector."""
+    row = row_of(w, vector, 1)
+    for i in range(N):
+        store(w, out + i, dot_row(w, row, block + N * i, 1))
+
+
+@routine
+def apply_transposed(w: FloatArray, out: int, block: int, vector: int) -> None:
+    """out = block.T @ vector."""
+    row = row_of(w, vector, 1)
+    for i in range(N):
+        store(w, out + i, dot_row(w, row, block + i, N))
+
+
+@routine
+def apply_constant(w: FloatArray, out: int, constant: FloatArray, vector: int) -> None:
+    """out = constant @ vector; out may be vector."""
+    x0, x1, x2, x3, x4, x5 = row_of(w, vector, 1)
+    for i in range(N):
+        one = x0 * constant[i, 0] + x1 * constant[i, 1] + x2 * constant[i, 2]
+        two = x3 * constant[i, 3] + x4 * constant[i, 4] + x5 * constant[i, 5]
+        store(w, out + i, one + two)
+
+
+@routine
+def apply_transposed_constant(w: FloatArray, out: int, constant: FloatArray, vector: int) -> None:
+    """out = constant.T @ vector; out may be vector."""
+    x0, x1, x2, x3, x4, x5 = row_of(w, vector, 1)
+    for i in range(N):
+        one = x0 * constant[0, i] + x1 * constant[1, i] + x2 * constant[2, i]
+        two = x3 * constant[3, i] + x4 * constant[4, i] + x5 * constant[5, i]
+        store(w, out + i, one + two)
+
+
+@inlined
+def dot(w: FloatArray, one: int, other: int) -> float:
+    """Return the product of two vectors."""
+    return dot_row(w, row_of(w, one, 1), other, 1)

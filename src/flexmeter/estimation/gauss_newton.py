@@ -1,0 +1,505 @@
+"""The estimator kernel: Gauss-Newton by elimination on the tree, refactorised in every iteration.
+
+For a block of scenarios: start from one load flow of the readings, then repeat leaves and buses up (messages), root,
+down (steps), and move; a step that would raise J is halved. It stops when no voltage moves by more than the tolerance.
+Exact weighted least squares: minimise J = sum ((z - h(x)) / sigma)^2 over head magnitudes and injected currents.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from flexmeter.estimation.aggregate import A as MESSAGE_A
+from flexmeter.estimation.aggregate import (
+    AGGREGATE,
+    CURRENT,
+    Z_V,
+    aggregate_down,
+    aggregate_objective,
+    aggregate_up,
+    move_aggregate,
+    read_report,
+    start_aggregate,
+)
+from flexmeter.estimation.aggregate import R as MESSAGE_R
+from flexmeter.estimation.blocks import add, apply_constant, apply_transposed_constant, clear, copy
+from flexmeter.estimation.covariance import (
+    COV_LL,
+    COV_VL,
+    COV_VV,
+    Wanted,
+    cross_covariance,
+    current_covariance,
+    edge_node_sigma,
+    head_covariance,
+    leaf_covariance,
+    leaf_node_sigma,
+    leaf_sigmas,
+    root_covariance,
+    root_psi,
+    spine_node_sigma,
+    write_nine,
+)
+from flexmeter.estimation.leaf import (
+    DI,
+    DV,
+    LEAF,
+    MAGNITUDE,
+    POWER,
+    POWER_VARIANCE,
+    WEIGHT,
+    I,
+    V,
+    leaf_down,
+    leaf_objective,
+    leaf_up,
+)
+from flexmeter.estimation.message import add_shunt, cross, hand_up, step_down, step_shunt
+from flexmeter.estimation.places import ACCUMULATED, BUS, BUS_DJ, BUS_DV, BUS_J, BUS_LAMBDA, BUS_SHUNT, BUS_V, SCRATCH
+from flexmeter.estimation.root import ROOT, ROOT_ANGLE, ROOT_PRIOR, ROOT_STEP, solve_root
+from flexmeter.powerflow.lanes import (
+    LANES,
+    ComplexArray,
+    FloatArray,
+    IntArray,
+    inlined,
+    kernel,
+    lane,
+    largest,
+    load,
+    put,
+    put_complex,
+    routine,
+    splat,
+    square_root,
+    store,
+    take,
+    where_positive,
+)
+from flexmeter.powerflow.sweep import larger
+
+HALVINGS = 12
+"""A step is halved at most this often before it is taken as it is."""
+
+
+class EstimatorModel(NamedTuple):
+    """What the kernel knows about a network and its meters; tree arrays as in `powerflow.tree.Tree`.
+
+    `row_p`, `row_q`, `row_v` (n_leaf,) rows of the readings, -1 = no meter; `forecast` (n_leaf, 4) mean and sigma of P
+    and Q where there is no reading [W, var]; `nominal` (n_spine,) [V]; `aggregate_bus` (n_aggregate,).
+    """
+
+    parent: IntArray
+    impedance: FloatArray
+    transfer: FloatArray
+    has_transfer: IntArray
+    shunt: FloatArray
+    has_shunt: IntArray
+    first_leaf: IntArray
+    leaf_plus: IntArray
+    leaf_minus: IntArray
+    leaf_z: FloatArray
+    row_p: IntArray
+    row_q: IntArray
+    row_v: IntArray
+    forecast: FloatArray
+    nominal: FloatArray
+    aggregate_bus: IntArray
+
+
+class Places(NamedTuple):
+    """Where the groups start in the work array."""
+
+    bus: int
+    leaf: int
+    aggregate: int
+    root: int
+    scratch: int
+    size: int
+
+
+@inlined
+def places(m: EstimatorModel) -> Places:
+    """Return the layout of the work array."""
+    leaf = BUS * len(m.parent)
+    aggregate = leaf + LEAF * len(m.leaf_plus)
+    root = aggregate + AGGREGATE * len(m.aggregate_bus)
+    scratch = root + ROOT
+    return Places(0, leaf, aggregate, root, scratch, scratch + SCRATCH)
+
+
+@inlined
+def read_power(w: FloatArray, at: int, part: int, value: float, sigma: float, mean: float, spread: float) -> None:
+    """Store a power reading and its variance, or the forecast where the reading is missing (nan)."""
+    known = where_positive(value * value + splat(1.0), splat(1.0), splat(0.0))
+    store(w, at + POWER + part, where_positive(known, value, splat(mean)))
+    store(w, at + POWER_VARIANCE + part, where_positive(known, sigma * sigma, splat(spread * spread)))
+
+
+@routine
+def read_meters(
+    w: FloatArray, at: Places, m: EstimatorModel, value: FloatArray, sigma: FloatArray, report: FloatArray,
+    start: int, count: int,
+) -> float:  # fmt: skip
+    """Fill leaves and aggregates with readings; return the mean of the voltages read [pu], 1 where there is none."""
+    total, number = splat(0.0), splat(0.0)
+    for k in range(len(m.parent)):
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            here = at.leaf + LEAF * leaf
+            missing = splat(np.nan)
+            p, sp, q, sq = missing, missing, missing, missing
+            if m.row_p[leaf] >= 0:
+                p, sp = take(value, m.row_p[leaf], start, count), take(sigma, m.row_p[leaf], start, count)
+            if m.row_q[leaf] >= 0:
+                q, sq = take(value, m.row_q[leaf], start, count), take(sigma, m.row_q[leaf], start, count)
+            read_power(w, here, 0, p, sp, m.forecast[leaf, 0], m.forecast[leaf, 1])
+            read_power(w, here, 1, q, sq, m.forecast[leaf, 2], m.forecast[leaf, 3])
+            store(w, here + MAGNITUDE, splat(0.0))
+            store(w, here + WEIGHT, splat(0.0))
+            if m.row_v[leaf] >= 0:
+                v, sv = take(value, m.row_v[leaf], start, count), take(sigma, m.row_v[leaf], start, count)
+                known = where_positive(v, splat(1.0), splat(0.0))
+                scale = 1.0 / m.nominal[k] if m.leaf_minus[leaf] < 0 else 1.0 / (m.nominal[k] * np.sqrt(3.0))
+                v = where_positive(known, v, splat(0.0))
+                store(w, here + MAGNITUDE, v)
+                store(w, here + WEIGHT, where_positive(known, splat(1.0) / (sv * sv), splat(0.0)))
+                total, number = total + v * scale, number + known
+    for k in range(len(m.aggregate_bus)):
+        here = at.aggregate + AGGREGATE * k
+        read_report(w, here, report, k, start, count)
+        for phase in range(3):
+            v = load(w, here + Z_V + phase)
+            total = total + v * (1.0 / m.nominal[m.aggregate_bus[k]])
+            number = number + where_positive(v, splat(1.0), splat(0.0))
+    return where_positive(number, total / where_positive(number, number, splat(1.0)), splat(1.0))
+
+
+@routine
+def start_voltages(
+    w: FloatArray, at: Places, m: EstimatorModel, angle_re: FloatArray, angle_im: FloatArray, start: int, count: int,
+    level: float,
+) -> None:  # fmt: skip
+    """Set the root's directions, and all voltages to the no-load voltages at a level [pu]."""
+    clear(w, at.scratch, 6)
+    for phase in range(3):
+        re, im = take(angle_re, phase, start, count), take(angle_im, phase, start, count)
+        store(w, at.root + ROOT_ANGLE + 2 * phase, re)
+        store(w, at.root + ROOT_ANGLE + 2 * phase + 1, im)
+        store(w, at.bus + BUS_V + 2 * phase, re * level * m.nominal[0])
+        store(w, at.bus + BUS_V + 2 * phase + 1, im * level * m.nominal[0])
+    for k in range(1, len(m.parent)):
+        follow(w, at, m, k, BUS_V, at.bus + BUS * m.parent[k] + BUS_V)
+
+
+@inlined
+def follow(w: FloatArray, at: Places, m: EstimatorModel, k: int, place: int, above: int) -> None:
+    """Copy a vector of the parent to the bus, through the transformer if there is one."""
+    if m.has_transfer[k]:
+        apply_constant(w, at.bus + BUS * k + place, m.transfer[k], above)
+    else:
+        copy(w, at.bus + BUS * k + place, above, 6)
+
+
+@inlined
+def leaf_voltage(w: FloatArray, at: Places, m: EstimatorModel, k: int, leaf: int, place: int) -> tuple[float, float]:
+    """Return the bus voltage between the leaf's phases."""
+    v = at.bus + BUS * k + place
+    re, im = load(w, v + 2 * m.leaf_plus[leaf]), load(w, v + 2 * m.leaf_plus[leaf] + 1)
+    if m.leaf_minus[leaf] >= 0:
+        re = re - load(w, v + 2 * m.leaf_minus[leaf])
+        im = im - load(w, v + 2 * m.leaf_minus[leaf] + 1)
+    return re, im
+
+
+@routine
+def start_currents(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+    """Set leaf, aggregate, shunt and edge currents to what the readings ask for at the present voltages."""
+    n = len(m.parent)
+    for k in range(n):
+        bus = at.bus + BUS * k
+        if m.has_shunt[k]:
+            apply_constant(w, bus + BUS_SHUNT, m.shunt[k], bus + BUS_V)
+            copy(w, bus + BUS_J, bus + BUS_SHUNT, 6)
+        else:
+            clear(w, bus + BUS_J, 6)
+    for k in range(len(m.aggregate_bus)):
+        bus = at.bus + BUS * m.aggregate_bus[k]
+        start_aggregate(w, at.aggregate + AGGREGATE * k, bus)
+        add(w, bus + BUS_J, at.aggregate + AGGREGATE * k + CURRENT, 6)
+    for k in range(n - 1, -1, -1):
+        bus = at.bus + BUS * k
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            here = at.leaf + LEAF * leaf
+            re, im = leaf_voltage(w, at, m, k, leaf, BUS_V)
+            p, q = load(w, here + POWER), load(w, here + POWER + 1)
+            inverse2 = splat(1.0) / (re * re + im * im)
+            i_re, i_im = (p * re + q * im) * inverse2, (p * im - q * re) * inverse2
+            store(w, here + I, i_re)
+            store(w, here + I + 1, i_im)
+            j = bus + BUS_J + 2 * m.leaf_plus[leaf]
+            store(w, j, load(w, j) + i_re)
+            store(w, j + 1, load(w, j + 1) + i_im)
+            if m.leaf_minus[leaf] >= 0:
+                j = bus + BUS_J + 2 * m.leaf_minus[leaf]
+                store(w, j, load(w, j) - i_re)
+                store(w, j + 1, load(w, j + 1) - i_im)
+        if k > 0:
+            up = at.bus + BUS * m.parent[k] + BUS_J
+            if m.has_transfer[k]:
+                apply_transposed_constant(w, at.scratch, m.transfer[k], bus + BUS_J)
+                add(w, up, at.scratch, 6)
+            else:
+                add(w, up, bus + BUS_J, 6)
+
+
+@routine
+def settle_voltages(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+    """Set all voltages to those that follow from the root's voltage and the currents."""
+    for k in range(len(m.parent)):
+        bus = at.bus + BUS * k
+        if k > 0:
+            follow(w, at, m, k, BUS_V, at.bus + BUS * m.parent[k] + BUS_V)
+            apply_constant(w, at.scratch, m.impedance[k], bus + BUS_J)
+            for q in range(6):
+                store(w, bus + BUS_V + q, load(w, bus + BUS_V + q) - load(w, at.scratch + q))
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            here = at.leaf + LEAF * leaf
+            re, im = leaf_voltage(w, at, m, k, leaf, BUS_V)
+            i_re, i_im = load(w, here + I), load(w, here + I + 1)
+            r, x = m.leaf_z[leaf, 0], m.leaf_z[leaf, 1]
+            store(w, here + V, re - i_re * r + i_im * x)
+            store(w, here + V + 1, im - i_im * r - i_re * x)
+
+
+@routine
+def messages_up(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+    """Collect the messages of all leaves, aggregates, shunts and buses at the root."""
+    n = len(m.parent)
+    for k in range(n):
+        clear(w, at.bus + BUS * k, ACCUMULATED)
+        if m.has_shunt[k]:
+            add_shunt(w, at.bus + BUS * k, m.shunt[k], at.scratch)
+    for k in range(len(m.aggregate_bus)):
+        aggregate_up(w, at.aggregate + AGGREGATE * k, at.bus + BUS * m.aggregate_bus[k], at.scratch)
+    for k in range(n - 1, -1, -1):
+        bus = at.bus + BUS * k
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            leaf_up(w, at.leaf + LEAF * leaf, m.leaf_z[leaf], bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
+        if k > 0:
+            cross(w, bus, m.impedance[k], at.scratch)
+            hand_up(w, bus, at.bus + BUS * m.parent[k], at.scratch, m.transfer[k], m.has_transfer[k])
+
+
+@routine
+def steps_down(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+    """Follow the root's step to every bus, leaf and aggregate."""
+    dv, force = at.scratch, at.scratch + 6
+    for k in range(len(m.parent)):
+        bus = at.bus + BUS * k
+        if k > 0:
+            up = at.bus + BUS * m.parent[k]
+            if m.has_transfer[k]:
+                apply_constant(w, dv, m.transfer[k], up + BUS_DV)
+                apply_constant(w, force, m.transfer[k], up + BUS_LAMBDA)
+            else:
+                copy(w, dv, up + BUS_DV, 6)
+                copy(w, force, up + BUS_LAMBDA, 6)
+            step_down(w, bus, dv, force, m.impedance[k], at.scratch)
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            leaf_down(w, at.leaf + LEAF * leaf, m.leaf_z[leaf], bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
+    for k in range(len(m.aggregate_bus)):
+        aggregate_down(w, at.aggregate + AGGREGATE * k, at.bus + BUS * m.aggregate_bus[k], at.scratch)
+
+
+@routine
+def objective(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> float:
+    """Return J after a step, forecasts of missing readings included."""
+    total = splat(0.0)
+    for leaf in range(len(m.leaf_plus)):
+        total = total + leaf_objective(w, at.leaf + LEAF * leaf, step)
+    for k in range(len(m.aggregate_bus)):
+        bus = at.bus + BUS * m.aggregate_bus[k]
+        total = total + aggregate_objective(w, at.aggregate + AGGREGATE * k, bus, step)
+    return total
+
+
+@routine
+def damped_step(w: FloatArray, at: Places, m: EstimatorModel, before: float) -> tuple[float, float]:
+    """Return the step in (0, 1] that does not raise J, per lane, and J there."""
+    step = splat(1.0)
+    after = objective(w, at, m, step)
+    for _ in range(HALVINGS):
+        worse = after - before - before * 1e-9 - splat(1e-9)
+        if not largest(where_positive(worse, worse, splat(0.0))) > 0.0:  # nan lanes have no say
+            break
+        step = where_positive(worse, step * 0.5, step)
+        after = objective(w, at, m, step)
+    return step, after
+
+
+@routine
+def move(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> float:
+    """Take the step; return the largest full move of a voltage [pu]: a damped step is not convergence."""
+    moved = splat(0.0)
+    for k in range(len(m.parent)):
+        bus = at.bus + BUS * k
+        if m.has_shunt[k]:
+            step_shunt(w, bus, m.shunt[k], step, at.scratch)
+        scale = 1.0 / m.nominal[k] ** 2
+        for q in range(3):
+            re, im = load(w, bus + BUS_DV + 2 * q), load(w, bus + BUS_DV + 2 * q + 1)
+            moved = larger(moved, (re * re + im * im) * scale)
+        for q in range(6):
+            store(w, bus + BUS_V + q, load(w, bus + BUS_V + q) + step * load(w, bus + BUS_DV + q))
+            store(w, bus + BUS_J + q, load(w, bus + BUS_J + q) + step * load(w, bus + BUS_DJ + q))
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            here = at.leaf + LEAF * leaf
+            re, im = load(w, here + DV), load(w, here + DV + 1)
+            moved = larger(moved, (re * re + im * im) * scale)
+            for q in range(2):
+                store(w, here + V + q, load(w, here + V + q) + step * load(w, here + DV + q))
+                store(w, here + I + q, load(w, here + I + q) + step * load(w, here + DI + q))
+    for k in range(len(m.aggregate_bus)):
+        move_aggregate(w, at.aggregate + AGGREGATE * k, step)
+    return square_root(moved)
+
+
+@routine
+def iterate(
+    w: FloatArray, at: Places, m: EstimatorModel, tolerance: float, max_iterations: int, start: int, count: int,
+    iterations: IntArray, j: FloatArray,
+) -> None:  # fmt: skip
+    """Gauss-Newton until no voltage moves by more than the tolerance [pu]; iterations stay -1 where it does not."""
+    before = objective(w, at, m, splat(0.0))
+    for iteration in range(1, max_iterations + 1):
+        messages_up(w, at, m)
+        solve_root(w, at.bus, at.root, m.nominal[0])
+        steps_down(w, at, m)
+        step, before = damped_step(w, at, m, before)
+        moved = move(w, at, m, step)
+        finished = True
+        for k in range(count):
+            if lane(moved, k) < tolerance:
+                if iterations[start + k] < 0:
+                    iterations[start + k] = iteration
+            elif lane(moved, k) == lane(moved, k):
+                finished = False
+        if finished:
+            break
+    for k in range(count):
+        j[start + k] = lane(before, k)
+
+
+@inlined
+def prepare_block(
+    w: FloatArray, at: Places, m: EstimatorModel, value: FloatArray, sigma: FloatArray, report: FloatArray,
+    angle_re: FloatArray, angle_im: FloatArray, start: int, count: int,
+) -> None:  # fmt: skip
+    """Readings in, and a load flow of them as the starting point."""
+    level = read_meters(w, at, m, value, sigma, report, start, count)
+    start_voltages(w, at, m, angle_re, angle_im, start, count, level)
+    start_currents(w, at, m)
+    settle_voltages(w, at, m)
+    start_currents(w, at, m)
+    settle_voltages(w, at, m)
+
+
+@routine
+def covariances(
+    w: FloatArray, at: Places, m: EstimatorModel, wanted: Wanted, start: int, count: int, node_sigma: FloatArray,
+    leaf_sigma: FloatArray, head: FloatArray, nine: FloatArray,
+) -> None:  # fmt: skip
+    """Root to leaf once more: standard deviations of nodes and leaves, joint 9x9 of the head and of aggregates."""
+    n = len(m.parent)
+    vv, jv, jj = at.scratch, at.scratch + 36, at.scratch + 72
+    root_psi(w, at.root, vv)
+    head_covariance(w, at.bus, vv, jv, jj)
+    write_nine(w, at.bus + BUS_V, at.bus + BUS_J, vv, jv, jj, at.scratch + 108, head, 0, start, count)
+    root_covariance(w, at.bus, at.root)
+    for k in range(n):
+        bus = at.bus + BUS * k
+        if k > 0:
+            up = at.bus + BUS * m.parent[k]
+            cross_covariance(w, bus, up, m.impedance[k], m.transfer[k], m.has_transfer[k], at.scratch)
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            here = at.leaf + LEAF * leaf
+            leaf_covariance(w, here, bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
+            p, q = leaf_sigmas(w, here, bus, m.leaf_z[leaf], m.leaf_plus[leaf], m.leaf_minus[leaf])
+            put(leaf_sigma, 2 * leaf, start, count, p)
+            put(leaf_sigma, 2 * leaf + 1, start, count, q)
+    for k in range(len(m.aggregate_bus)):
+        here, bus = at.aggregate + AGGREGATE * k, at.bus + BUS * m.aggregate_bus[k]
+        one, two, three = at.scratch, at.scratch + 36, at.scratch + 72
+        a, r = here + MESSAGE_A, here + MESSAGE_R
+        current_covariance(w, a, r, bus + COV_VV, bus + COV_VL, bus + COV_LL, one, two, three)
+        write_nine(w, bus + BUS_V, here + CURRENT, bus + COV_VV, a, r, one, nine, 81 * k, start, count)
+    for node in range(len(wanted.node_spine)):
+        k, edge, phase = wanted.node_spine[node], wanted.node_edge[node], wanted.node_phase[node]
+        bus, x = at.bus + BUS * k, wanted.node_x[node]
+        if edge < 0:
+            value = spine_node_sigma(w, bus, phase)
+        elif edge < n:
+            value = edge_node_sigma(w, at.bus + BUS * edge, bus, phase, x, at.scratch)
+        else:
+            value = leaf_node_sigma(w, at.leaf + LEAF * (edge - n), bus, phase, x[0])
+        put(node_sigma, node, start, count, value)
+
+
+@kernel
+def estimate_blocks(
+    first_block: int,
+    last_block: int,
+    m: EstimatorModel,
+    value: FloatArray,
+    sigma: FloatArray,
+    report: FloatArray,
+    angle_re: FloatArray,
+    angle_im: FloatArray,
+    tolerance: float,
+    max_iterations: int,
+    spine_v: ComplexArray,
+    edge_i: ComplexArray,
+    aggregate_i: ComplexArray,
+    iterations: IntArray,
+    objective_j: FloatArray,
+    helped: FloatArray,
+    with_covariance: bool,
+    wanted: Wanted,
+    node_sigma: FloatArray,
+    leaf_sigma: FloatArray,
+    head: FloatArray,
+    nine: FloatArray,
+) -> None:
+    """Estimate the scenarios of some blocks.
+
+    `edge_i` holds the edge currents of the spine (3 n_spine), then the leaf currents; `helped` (3, n_scenario) is 1
+    where a head magnitude was not observable.
+    """
+    n, n_leaf, n_scenario = len(m.parent), len(m.leaf_plus), value.shape[1]
+    at = places(m)
+    w = np.zeros(at.size * LANES)
+    for block in range(first_block, last_block):
+        start = block * LANES
+        count = min(LANES, n_scenario - start)
+        iterations[start : start + count] = -1
+        prepare_block(w, at, m, value, sigma, report, angle_re, angle_im, start, count)
+        iterate(w, at, m, tolerance, max_iterations, start, count, iterations, objective_j)
+        for k in range(n):
+            bus = at.bus + BUS * k
+            for q in range(3):
+                row = 3 * k + q
+                put_complex(spine_v, row, start, count, load(w, bus + BUS_V + 2 * q), load(w, bus + BUS_V + 2 * q + 1))
+                put_complex(edge_i, row, start, count, load(w, bus + BUS_J + 2 * q), load(w, bus + BUS_J + 2 * q + 1))
+        for leaf in range(n_leaf):
+            here = at.leaf + LEAF * leaf
+            put_complex(edge_i, 3 * n + leaf, start, count, load(w, here + I), load(w, here + I + 1))
+        for k in range(len(m.aggregate_bus)):
+            here = at.aggregate + AGGREGATE * k + CURRENT
+            for q in range(3):
+                put_complex(aggregate_i, 3 * k + q, start, count, load(w, here + 2 * q), load(w, here + 2 * q + 1))
+        for q in range(3):
+            put(helped, q, start, count, load(w, at.root + ROOT_PRIOR + q))
+        if with_covariance:
+            covariances(w, at, m, wanted, start, count, node_sigma, leaf_sigma, head, nine)

@@ -1,0 +1,110 @@
+"""What is measured where: scalars of one phase, each with its own standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from flexmeter.errors import Finding, MeasurementError
+from flexmeter.powerflow.lanes import FloatArray
+from flexmeter.powerflow.network import Network
+from flexmeter.powerflow.tree import is_aggregate
+
+Quantity = Literal["voltage", "active_power", "reactive_power"]
+Place = Literal["load", "bus"]
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One scalar that is read: `voltage` [V] magnitude, `active_power` [W], `reactive_power` [var].
+
+    `at` a `load` (its own terminals, consumption positive) or a `bus` (voltage only); `phase` a, b, c, or a pair of
+    phases (ab, bc, ca, ac) for a load or voltmeter between two.
+    """
+
+    quantity: Quantity
+    at: Place
+    id: str
+    phase: str
+
+
+@dataclass(frozen=True, eq=False)
+class Measurements:
+    """Readings of some meters in some scenarios.
+
+    Attributes
+    ----------
+    meters : what each row is
+    value : (n_meter, n_scenario) readings [V, W, var]; nan = missing
+    sigma : (n_meter, n_scenario) standard deviations, the same unit; 0 = exact (powers only)
+    """
+
+    meters: tuple[Meter, ...]
+    value: FloatArray
+    sigma: FloatArray
+
+
+def measurements(meters: Iterable[Meter], value: ArrayLike, sigma: ArrayLike) -> Measurements:
+    """Return checked measurements; `sigma` may be (n_meter,) or (n_meter, 1) when it is the same in all scenarios.
+
+    Raises
+    ------
+    MeasurementError
+        wrong shapes, a negative or missing sigma, an infinite reading, a voltage that is not positive.
+    """
+    names = tuple(meters)
+    z, s = np.asarray(value, float), np.asarray(sigma, float)
+    z, s = (array[:, None] if array.ndim == 1 else array for array in (z, s))
+    findings = check_readings(names, z, s)
+    if findings:
+        raise MeasurementError(findings)
+    return Measurements(names, np.ascontiguousarray(z), np.ascontiguousarray(np.broadcast_to(s, z.shape)))
+
+
+def check_readings(meters: Sequence[Meter], value: FloatArray, sigma: FloatArray) -> list[Finding]:
+    """Return everything that is wrong with the numbers."""
+    rows = len(meters)
+    if value.ndim != 2 or len(value) != rows or sigma.ndim != 2 or sigma.shape not in (value.shape, (rows, 1)):
+        text = f"shapes {value.shape} and {sigma.shape} (sigma), expected ({rows}, n_scenario)"
+        return [Finding("measurement", (), "value", text)]
+    is_voltage = np.array([meter.quantity == "voltage" for meter in meters], bool)[:, None]
+    present = ~np.isnan(value)
+    bad = (
+        ("sigma", present & ~(sigma >= 0), "negative or nan, expected a standard deviation"),
+        ("sigma", present & np.isinf(sigma), "infinite: leave the reading out (nan) instead"),
+        ("sigma", present & is_voltage & (sigma == 0), "0: a voltage reading cannot be exact"),
+        ("value", np.isinf(value), "infinite"),
+        ("value", present & is_voltage & (value <= 0), "not positive, expected a voltage magnitude"),
+    )
+    return [
+        Finding("measurement", tuple(describe(meters[k]) for k in np.flatnonzero(where.any(1))), field, text)
+        for field, where, text in bad
+        if where.any()
+    ]
+
+
+def describe(meter: Meter) -> str:
+    """Return a meter's name for messages."""
+    return f"{meter.quantity} {meter.at} {meter.id} {meter.phase}"
+
+
+def load_meters(
+    network: Network, quantities: Sequence[Quantity] = ("voltage", "active_power", "reactive_power")
+) -> tuple[Meter, ...]:
+    """Return a meter for every load and phase: all voltages in the order of `network.injections`, then P, then Q."""
+    loads = [row for row in network.injections if not is_aggregate(row[0])]
+    return tuple(Meter(quantity, "load", name, phase) for quantity in quantities for name, phase in loads)
+
+
+def relative_sigma(value: ArrayLike, fraction: float, floor: float) -> FloatArray:
+    """Return max(fraction * |value|, floor): the paper's meters have P 1 %, Q 2 % (section 6.1).
+
+    The floor matters: a sigma taken from the reading itself trusts a reading that happens to be too small more than
+    one that is too large, without limit at zero. 1 W and 1 var (the smallest step of a household meter's register)
+    are used throughout.
+    """
+    return np.asarray(np.maximum(fraction * np.abs(np.asarray(value, float)), floor))

@@ -1,0 +1,87 @@
+"""The root: magnitudes of the head voltages, whose angles are given.
+
+V_0 = a m with a the unit vectors of the given angles: (a' L a) dm = a' eta, lambda_0 = 0. A phase on whose magnitude
+nothing below says anything (its pivot is worse than `WORST` of nominal) takes the nominal voltage with `PRIOR` as
+pseudo-measurement and is reported as not observable.
+"""
+
+from __future__ import annotations
+
+from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DJ, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_V
+from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, store, where_positive
+
+WORST = 1.0
+PRIOR = 0.1
+
+ROOT_ANGLE, ROOT_INVERSE, ROOT_STEP, ROOT_PRIOR = 0, 6, 12, 15
+ROOT = 18
+"""Items of the root: a (6), (a'La)^-1 as 00 10 11 20 21 22 (6), dm (3), whether the prior was needed (3)."""
+
+
+@inlined
+def projected(w: FloatArray, bus: int, root: int, i: int, j: int) -> float:
+    """Return a_i' L_ij a_j."""
+    at = bus + BUS_L + 12 * i + 2 * j
+    x, y = load(w, root + 2 * j), load(w, root + 2 * j + 1)
+    upper = load(w, at) * x + load(w, at + 1) * y
+    lower = load(w, at + 6) * x + load(w, at + 7) * y
+    return load(w, root + 2 * i) * upper + load(w, root + 2 * i + 1) * lower
+
+
+@inlined
+def force(w: FloatArray, bus: int, root: int, i: int) -> float:
+    """Return a_i' eta_i."""
+    at = bus + BUS_ETA + 2 * i
+    return load(w, root + 2 * i) * load(w, at) + load(w, root + 2 * i + 1) * load(w, at + 1)
+
+
+@inlined
+def with_prior(pivot: float, nominal: float) -> tuple[float, float]:
+    """Return the pivot, and whether it had to be helped by the prior (1 or 0)."""
+    helped = where_positive(pivot - splat(1.0 / (WORST * nominal) ** 2), splat(0.0), splat(1.0))
+    return pivot + helped * (1.0 / (PRIOR * nominal) ** 2), helped
+
+
+@inlined
+def pull(w: FloatArray, bus: int, root: int, i: int, nominal: float) -> float:
+    """Return the prior's force on a magnitude: towards nominal."""
+    m = load(w, root + 2 * i) * load(w, bus + BUS_V + 2 * i) + load(w, root + 2 * i + 1) * load(
+        w, bus + BUS_V + 2 * i + 1
+    )
+    return (splat(nominal) - m) * (1.0 / (PRIOR * nominal) ** 2)
+
+
+@routine
+def solve_root(w: FloatArray, bus: int, root: int, nominal: float) -> None:
+    """Write the root's step (dV, dJ, lambda = 0) and the inverse of a'La."""
+    d0, h0 = with_prior(projected(w, bus, root, 0, 0), nominal)
+    l10 = projected(w, bus, root, 1, 0) / d0
+    l20 = projected(w, bus, root, 2, 0) / d0
+    d1, h1 = with_prior(projected(w, bus, root, 1, 1) - l10 * l10 * d0, nominal)
+    l21 = (projected(w, bus, root, 2, 1) - l20 * l10 * d0) / d1
+    d2, h2 = with_prior(projected(w, bus, root, 2, 2) - l20 * l20 * d0 - l21 * l21 * d1, nominal)
+    store(w, root + ROOT_PRIOR, h0)
+    store(w, root + ROOT_PRIOR + 1, h1)
+    store(w, root + ROOT_PRIOR + 2, h2)
+    # inverse of L D L' with L unit lower triangular: L^-1 has -l10, -l21, l10 l21 - l20 below its diagonal
+    g20 = l10 * l21 - l20
+    i0, i1, i2 = splat(1.0) / d0, splat(1.0) / d1, splat(1.0) / d2
+    c22, c21, c11 = i2, splat(0.0) - l21 * i2, i1 + l21 * l21 * i2
+    c20, c10 = g20 * i2, splat(0.0) - l10 * i1 - l21 * g20 * i2
+    c00 = i0 + l10 * l10 * i1 + g20 * g20 * i2
+    for k, value in enumerate((c00, c10, c11, c20, c21, c22)):
+        store(w, root + ROOT_INVERSE + k, value)
+    f0 = force(w, bus, root, 0) + h0 * pull(w, bus, root, 0, nominal)
+    f1 = force(w, bus, root, 1) + h1 * pull(w, bus, root, 1, nominal)
+    f2 = force(w, bus, root, 2) + h2 * pull(w, bus, root, 2, nominal)
+    store(w, root + ROOT_STEP, c00 * f0 + c10 * f1 + c20 * f2)
+    store(w, root + ROOT_STEP + 1, c10 * f0 + c11 * f1 + c21 * f2)
+    store(w, root + ROOT_STEP + 2, c20 * f0 + c21 * f1 + c22 * f2)
+    for k in range(6):
+        store(w, bus + BUS_DV + k, load(w, root + k) * load(w, root + ROOT_STEP + k // 2))
+        store(w, bus + BUS_LAMBDA + k, splat(0.0))
+    for i in range(6):
+        total = load(w, bus + BUS_B + i)
+        for j in range(6):
+            total = total + load(w, bus + BUS_A + 6 * i + j) * load(w, bus + BUS_DV + j)
+        store(w, bus + BUS_DJ + i, total)
