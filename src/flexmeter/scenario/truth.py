@@ -111,8 +111,8 @@ class TrueState:
 
         For the head of an area (the low-voltage busbar of a substation) this is the area's consumption.
         """
-        row = self.network.bus_ids.index(bus)
-        nodes = [self.network.node(bus, phase) for phase in "abc"]
+        row = self.network.bus_row[bus]
+        nodes = [self.network.node_row[bus, phase] for phase in "abc"]
         return np.asarray(self.voltage_v[nodes] * self.result.branch_current_a[row].conj())
 
 
@@ -168,8 +168,7 @@ class Truth:
     def _fleet_rows(self, fleet: Fleet, network: Network) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the node and injection row of every channel."""
         if fleet not in self._rows:
-            nodes = {name: k for k, name in enumerate(network.nodes)}
-            injections = {name: k for k, name in enumerate(network.injections)}
+            nodes, injections = network.node_row, network.injection_row
             self._rows[fleet] = (
                 np.array([nodes[key] for key in zip(fleet.buses, fleet.phases, strict=True)], np.int64),
                 np.array([injections[key] for key in zip(fleet.meters, fleet.phases, strict=True)], np.int64),

@@ -31,7 +31,7 @@ def test_losses_and_reverse_flow_are_those_of_the_paper(truth: Truth, day: TrueS
     meshed = truth.state(range(1440), MESHED)
     assert kwh(meshed.line_losses_w(lines)) == pytest.approx(target.meshed_kwh, rel=0.03)
     current = day.line_current_a(["line_13"])[0]
-    nodes = [day.network.node("MV_013", phase) for phase in "abc"]
+    nodes = [day.network.node_row["MV_013", phase] for phase in "abc"]
     towards_source = (day.voltage_v[nodes] * current.conj()).sum(axis=0).real
     assert (towards_source > 0).sum() == pytest.approx(target.reverse_flow_minutes, abs=30)
 
@@ -74,7 +74,7 @@ def test_line_current_has_the_lines_own_direction(truth: Truth) -> None:
         row = network.bus_ids.index("LV_003")
         taken = network.transfer[row].conj().T @ state.result.branch_current_a[row, :, 0]
         bus = network.bus_ids.index("MV_003")
-        nodes = [network.node("MV_003", phase) for phase in "abc"]
+        nodes = [network.node_row["MV_003", phase] for phase in "abc"]
         taken = taken + network.shunt[bus] @ state.voltage_v[nodes, 0]
         assert np.abs(lines[0] - lines[1] - taken).max() < 1e-5
 
@@ -86,7 +86,7 @@ def test_meters_read_the_truth_plus_their_error(truth: Truth, day: TrueState) ->
     row = day.network.injections.index(("LV_012_F1_01_b1", "b"))
     error = (readings.active_power_w[k] - day.active_power_w[row]) / readings.sigma_active_power_w[k]
     assert error.std() == pytest.approx(1, abs=0.08)
-    node = day.network.node("LV_012_F1_01_b1", "b")
+    node = day.network.node_row["LV_012_F1_01_b1", "b"]
     assert np.abs(readings.voltage_v[k] - np.abs(day.voltage_v[node])).max() < 6 * 2.31
     alone = truth.readings(fleet.part("LV_012_F1_01"), truth.state(range(33, 34)))
     first = fleet.areas.index("LV_012_F1_01")
