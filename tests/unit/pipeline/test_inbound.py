@@ -1,0 +1,305 @@
+import asyncio
+import json
+import random
+
+import msgspec
+import numpy as np
+import pytest
+
+from flexmeter.errors import StorageError
+from flexmeter.messages import COLUMNS, Readings, Roster, RosterEntry, encode_notice, encode_readings, topics
+from flexmeter.messaging.client import Message
+from flexmeter.pipeline import DeadLetters, Gathering, InboundPipeline, Outcome, Refused
+
+NOW_MS = 1_763_834_400_000
+
+
+def message(seq, value=230.0, source="con-1", time_ms=NOW_MS, roster=""):
+    readings = Readings(
+        source,
+        1,
+        seq,
+        time_ms + seq,
+        (COLUMNS["voltage.a"],),
+        np.array([[value]]),
+        meters=() if roster else ("m1",),
+        roster=roster,
+    )
+    return Message(topics.readings("acme", source), encode_readings(readings), 1, packet_id=seq + 1)
+
+
+class MemoryWriter:
+    """Keeps the first value of every (source, time); may fail, wait or forget."""
+
+    def __init__(self):
+        self.values = {}
+        self.failures = 0
+        self.windows = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def commit(self, window):
+        await self.gate.wait()
+        if self.failures:
+            self.failures -= 1
+            raise StorageError("the store is away")
+        self.windows.append(len(window))
+        new = [self.values.setdefault((one.source, one.time_ms), one) is one for one in window]
+        return Outcome(new, sum(new), len(new) - sum(new), 0)
+
+
+class Harness:
+    def __init__(self, tmp_path, **options):
+        self.writer = MemoryWriter()
+        self.letters = DeadLetters(tmp_path / "letters.sqlite")
+        self.settled = []
+        self.rejections = []
+        gathering = options.pop("gathering", Gathering(window_s=0.001))
+        self.pipeline = InboundPipeline(
+            "acme", self.writer, self.letters, now_ms=lambda: NOW_MS, settled=self._settle, gathering=gathering
+        )
+
+    def _settle(self, messages, rejections):
+        self.settled += messages
+        self.rejections += rejections
+
+    @property
+    def counters(self):
+        return self.pipeline.counters
+
+    async def drained(self):
+        while self.counters.queued:
+            assert self.counters.reconciled
+            await asyncio.sleep(0.001)
+
+
+def run(test):
+    async def main():
+        async with asyncio.timeout(60):
+            await test()
+
+    asyncio.run(main())
+
+
+def test_messages_are_settled_only_after_the_commit(tmp_path):
+    async def test():
+        harness = Harness(tmp_path)
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(n) for n in range(3)])
+            await asyncio.sleep(0.02)
+            assert (harness.settled, harness.counters.queued) == ([], 3)
+            harness.writer.gate.set()
+            await harness.drained()
+        assert len(harness.settled) == 3
+        assert harness.counters.stored == 3
+
+    run(test)
+
+
+def test_the_counters_reconcile_whatever_comes(tmp_path):
+    async def test():
+        rng = random.Random(4)
+        harness = Harness(tmp_path)
+        async with harness.pipeline as pipeline:
+            for _ in range(60):
+                kinds = [
+                    message(rng.randrange(40)),
+                    message(rng.randrange(40), value=-1.0),
+                    Message(topics.readings("acme", "con-1"), rng.randbytes(20), 1),
+                    Message("elsewhere", b"", 1),
+                    Message(topics.event("acme", "con-1"), b"{}", 1),
+                ]
+                harness.writer.failures = rng.choice([0, 0, 0, 0, 0, 0, 0, 0, 1])
+                pipeline.take(rng.choices(kinds, k=5))
+                assert harness.counters.reconciled
+                await asyncio.sleep(0)
+            await harness.drained()
+        counters = harness.counters
+        assert counters.received == 300
+        assert counters.reconciled
+        assert counters.stored == len(harness.writer.values)
+        assert counters.rejected == sum(harness.letters.counts().values()) == len(harness.rejections)
+        assert len(harness.settled) == 300
+
+    run(test)
+
+
+def test_a_store_that_is_away_is_tried_again_and_nothing_is_settled_before(tmp_path):
+    async def test():
+        harness = Harness(tmp_path)
+        harness.writer.failures = 2
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(1)])
+            while not pipeline.store_error:
+                await asyncio.sleep(0.001)
+            assert harness.settled == []
+            await harness.drained()
+            assert pipeline.store_error == ""
+        assert [m.packet_id for m in harness.settled] == [2]
+
+    run(test)
+
+
+def test_while_a_commit_runs_the_next_window_gathers(tmp_path):
+    async def test():
+        harness = Harness(tmp_path)
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(0)])
+            await asyncio.sleep(0.02)
+            for n in range(1, 50):
+                pipeline.take([message(n)])
+            harness.writer.gate.set()
+            await harness.drained()
+        assert harness.writer.windows == [1, 49]
+
+    run(test)
+
+
+def test_a_window_has_no_more_rows_than_allowed(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, gathering=Gathering(window_s=0.0, max_rows=10))
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(n) for n in range(35)])
+            harness.writer.gate.set()
+            await harness.drained()
+        assert max(harness.writer.windows) == 10
+        assert sum(harness.writer.windows) == 35
+
+    run(test)
+
+
+def test_it_says_when_too_many_bytes_wait(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, gathering=Gathering(window_s=0.0, max_waiting_bytes=500))
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(n) for n in range(20)])
+            assert pipeline.full
+            harness.writer.gate.set()
+            await harness.drained()
+            assert not pipeline.full
+            assert pipeline.waiting_bytes == 0
+
+    run(test)
+
+
+def test_refused_messages_are_in_the_dead_letters_with_their_reason(tmp_path):
+    async def test():
+        harness = Harness(tmp_path)
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(1, value=-5.0), message(2)])
+            await harness.drained()
+        (letter,) = harness.letters.find()
+        assert letter.reason == "range"
+        assert "voltage.a -5" in letter.detail
+        assert letter.payload == message(1, value=-5.0).payload
+        (rejection,) = harness.rejections
+        assert (rejection.reason, rejection.source, rejection.seq) == ("range", "con-1", 1)
+        assert harness.counters.stored == 1
+
+    run(test)
+
+
+def test_a_batch_waits_for_its_roster(tmp_path):
+    async def test():
+        roster = Roster(source="con-1", entries=(RosterEntry(meter="m1", phase="b"),))
+        harness = Harness(tmp_path)
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(1, roster=roster.hash)])
+            await asyncio.sleep(0.02)
+            assert harness.counters.queued == 1
+            pipeline.take([Message(topics.roster("acme", "con-1"), encode_notice(roster))])
+            await harness.drained()
+        (stored,) = harness.writer.values.values()
+        assert stored.layout.phases == ("b",)
+
+    run(test)
+
+
+def test_a_batch_whose_roster_never_comes_is_refused(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, gathering=Gathering(window_s=0.0, roster_wait_s=0.02))
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(1, roster="0" * 16)])
+            await harness.drained()
+        assert [r.reason for r in harness.rejections] == ["roster"]
+        assert harness.counters.reconciled
+
+    run(test)
+
+
+def test_a_posted_batch_is_answered_after_its_commit(tmp_path):
+    async def test():
+        harness = Harness(tmp_path)
+        async with harness.pipeline as pipeline:
+            result = await pipeline.submit(message(1).payload)
+            assert (result.stored, result.duplicate) == (1, 0)
+            result = await pipeline.submit(message(1).payload)
+            assert (result.stored, result.duplicate) == (0, 1)
+            with pytest.raises(Refused, match="voltage"):
+                await pipeline.submit(message(2, value=-1.0).payload)
+            harness.writer.failures = 1
+            with pytest.raises(StorageError):
+                await pipeline.submit(message(3).payload)
+            assert harness.counters.reconciled
+        assert (harness.counters.received, harness.counters.rejected) == (3, 1)
+        assert harness.letters.counts() == {"range": 1}
+
+    run(test)
+
+
+def test_missing_sequence_numbers_are_counted_until_they_come(tmp_path):
+    async def test():
+        harness = Harness(tmp_path)
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(1), message(4)])
+            assert pipeline.sequences.missing == 2
+            pipeline.take([message(2), message(3), message(3)])
+            assert pipeline.sequences.missing == 0
+            await harness.drained()
+
+    run(test)
+
+
+def test_a_failure_nobody_expected_is_visible(tmp_path):
+    async def test():
+        harness = Harness(tmp_path)
+
+        async def broken(window):
+            raise ValueError("a bug")
+
+        harness.writer.commit = broken
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(1)])
+            while pipeline.failure is None:
+                await asyncio.sleep(0.001)
+            assert "a bug" in str(pipeline.failure)
+
+    run(test)
+
+
+@pytest.mark.parametrize("unit", ["kV", 3])
+def test_a_unit_of_its_own_is_refused(tmp_path, unit):
+    async def test():
+        harness = Harness(tmp_path)
+        content = {
+            "version": 1,
+            "source": "con-1",
+            "boot": 1,
+            "seq": 1,
+            "time_ms": NOW_MS,
+            "columns": ["voltage.a"],
+            "values": [[0.23]],
+            "meters": ["m1"],
+            "unit": unit,
+        }
+        async with harness.pipeline as pipeline:
+            pipeline.take([Message(topics.readings("acme", "con-1"), json.dumps(content).encode(), 1)])
+            await harness.drained()
+        assert [(r.reason, "unit" in r.detail) for r in harness.rejections] == [("format", True)]
+        assert msgspec.json.encode(harness.rejections[0])
+
+    run(test)
