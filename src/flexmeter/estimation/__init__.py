@@ -5,18 +5,37 @@ Out: voltages, powers and flows with standard deviations, and the joint summary 
 `estimator.py` first, then `message.py` (the method) and `levels.py` (areas).
 """
 
-from flexmeter.estimation.estimator import Estimate, Estimator, Forecast, Reports, default_forecast
+from flexmeter.estimation.estimator import Answer, Estimate, Estimator, Forecast, Reports, default_forecast
+from flexmeter.estimation.levels import (
+    AreaSummary,
+    aged,
+    answer_for,
+    diagonal,
+    drift,
+    reports_from,
+    summarise,
+)
 from flexmeter.estimation.measurements import Measurements, Meter, load_meters, measurements, relative_sigma
+from flexmeter.estimation.warm import warm
 
 __all__ = [
+    "Answer",
+    "AreaSummary",
     "Estimate",
     "Estimator",
     "Forecast",
     "Measurements",
     "Meter",
     "Reports",
+    "aged",
+    "answer_for",
     "default_forecast",
+    "diagonal",
+    "drift",
     "load_meters",
     "measurements",
     "relative_sigma",
+    "reports_from",
+    "summarise",
+    "warm",
 ]

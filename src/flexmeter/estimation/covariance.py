@@ -18,7 +18,6 @@ from flexmeter.estimation.blocks import (
     BLOCK,
     add,
     apply,
-    clear,
     constant_multiply,
     copy,
     dot,
@@ -26,7 +25,6 @@ from flexmeter.estimation.blocks import (
     multiply,
     multiply_constant,
     multiply_transposed,
-    symmetric_multiply_transposed,
     transposed_constant_multiply,
     transposed_multiply,
 )
@@ -102,22 +100,6 @@ def root_psi(w: FloatArray, root: int, out: int) -> None:
             p, q = max(i // 2, j // 2), min(i // 2, j // 2)
             inverse = load(w, root + ROOT_INVERSE + p * (p + 1) // 2 + q)
             store(w, out + 6 * i + j, load(w, root + i) * inverse * load(w, root + j))
-
-
-@routine
-def root_covariance(w: FloatArray, bus: int, root: int) -> None:
-    """Replace the root's message by its Psi."""
-    root_psi(w, root, bus + COV_VV)
-    clear(w, bus + COV_VL, BLOCK)
-    clear(w, bus + COV_LL, BLOCK)
-
-
-@routine
-def head_covariance(w: FloatArray, bus: int, vv: int, jv: int, jj: int) -> None:
-    """Write the joint covariance of V0 and J0 from Psi_VV (vv): Cov(J0) = R0 + A0 Psi A0'; needs the root's message."""
-    multiply(w, jv, bus + BUS_A, vv)
-    symmetric_multiply_transposed(w, jj, jv, bus + BUS_A)
-    add(w, jj, bus + BUS_R, BLOCK)
 
 
 @routine

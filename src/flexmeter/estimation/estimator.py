@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 
 from flexmeter.errors import Finding, MeasurementError
 from flexmeter.estimation.aggregate import REPORT, condition_reports
+from flexmeter.estimation.correction import ABOVE, condition_answer
 from flexmeter.estimation.covariance import Wanted
 from flexmeter.estimation.gauss_newton import EstimatorModel, estimate_blocks
 from flexmeter.estimation.measurements import Measurements, Meter, check_readings, describe
 from flexmeter.grid.model import PHASES
-from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count
+from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.solve import node_map, share_blocks
 from flexmeter.powerflow.sweep import expand_blocks
@@ -56,6 +57,20 @@ class Reports:
 
     value: FloatArray
     covariance: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the level above answers to an area's report: both as (9, n_scenario) with (9, 9, n_scenario) covariance.
+
+    `message` is what the area reported (its `Estimate.head`), `value` what the level above made of it
+    (`Estimate.aggregate` of the area there).
+    """
+
+    value: FloatArray
+    covariance: FloatArray
+    message: FloatArray
+    message_covariance: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +230,7 @@ class Estimator:
         *,
         reports: Reports | None = None,
         source_angle_rad: ArrayLike | None = None,
+        answer: Answer | None = None,
         covariance: bool = True,
         tolerance_pu: float = 1e-8,
         max_iterations: int = 30,
@@ -228,6 +244,7 @@ class Estimator:
         value, sigma : (n_meter, n_scenario) readings, nan = missing, and standard deviations (or (n_meter,) each)
         reports : what the areas below reported; an area without report enters as its forecast
         source_angle_rad : (3,) or (3, n_scenario) angles of the head voltages; default 0, -120, 120 degrees
+        answer : what the level above made of this area's report: corrects every state, see `correction`
         covariance : whether to compute standard deviations and joint covariances
         tolerance_pu : the last step moved no voltage by more than this [pu]
         max_iterations : cap; a scenario that reaches it has `iterations` = -1
@@ -248,6 +265,7 @@ class Estimator:
         n_scenario = z.shape[1] if z.shape[0] or reports is None else reports.value.shape[2]
         angle = _angles(source_angle_rad, n_scenario)
         report = self._reports(reports, n_scenario)
+        above = self._above(answer, n_scenario)
         tree, network = self.tree, self.network
         spine_v = np.empty((3 * tree.n_spine, n_scenario), complex)
         edge_a = np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
@@ -263,7 +281,7 @@ class Estimator:
             estimate_blocks(
                 first, last, self._model, z, s, report, angle[0], angle[1], tolerance_pu, max_iterations,
                 spine_v, edge_a, aggregate_a, iterations, j, helped,
-                covariance, self._wanted, node_sigma, leaf_sigma, head, nine,
+                above, covariance, self._wanted, node_sigma, leaf_sigma, head, nine,
             )  # fmt: skip
             expand_blocks(first, last, self._node_spine, self._node_edge, self._node_x, spine_v, edge_a, node_v)
 
@@ -283,7 +301,7 @@ class Estimator:
             s = np.broadcast_to(s, z.shape)
         if self._merged:
             z, s = self._merge(z, s)
-        return np.ascontiguousarray(z), np.ascontiguousarray(s)
+        return ready(z), ready(s)
 
     def _merge(self, z: FloatArray, s: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Combine readings of the same quantity: weighted mean; the smallest sigma allowed for is 1e-9."""
@@ -305,7 +323,20 @@ class Estimator:
             raise MeasurementError([Finding("report", (), "value", text)], self.network.name)
         out = np.empty((n * REPORT, n_scenario))
         if n:
-            condition_reports(np.ascontiguousarray(value), np.ascontiguousarray(cov), self._aggregate_forecast, out)
+            condition_reports(ready(value), ready(cov), self._aggregate_forecast, out)
+        return out
+
+    def _above(self, answer: Answer | None, n_scenario: int) -> FloatArray:
+        if answer is None:
+            return np.empty((0, n_scenario))
+        value, message = ready(answer.value), ready(answer.message)
+        covariance, message_covariance = ready(answer.covariance), ready(answer.message_covariance)
+        shapes = (value.shape, covariance.shape, message.shape, message_covariance.shape)
+        if shapes != 2 * ((9, n_scenario), (9, 9, n_scenario)):
+            text = f"shapes {shapes}, expected (9, {n_scenario}) and (9, 9, {n_scenario})"
+            raise MeasurementError([Finding("answer", (), "value", text)], self.network.name)
+        out = np.empty((ABOVE, n_scenario))
+        condition_answer(value, covariance, message, message_covariance, out)
         return out
 
     def _result(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexmeter.estimation.aggregate import A as MESSAGE_A
+from flexmeter.estimation.aggregate import B as MESSAGE_B
 from flexmeter.estimation.aggregate import (
     AGGREGATE,
     CURRENT,
@@ -25,6 +26,7 @@ from flexmeter.estimation.aggregate import (
 )
 from flexmeter.estimation.aggregate import R as MESSAGE_R
 from flexmeter.estimation.blocks import add, apply_constant, apply_transposed_constant, clear, copy
+from flexmeter.estimation.correction import CORRECTION, correct_root, corrected_psi, head_joint
 from flexmeter.estimation.covariance import (
     COV_LL,
     COV_VL,
@@ -33,11 +35,9 @@ from flexmeter.estimation.covariance import (
     cross_covariance,
     current_covariance,
     edge_node_sigma,
-    head_covariance,
     leaf_covariance,
     leaf_node_sigma,
     leaf_sigmas,
-    root_covariance,
     root_psi,
     spine_node_sigma,
     write_nine,
@@ -50,6 +50,7 @@ from flexmeter.estimation.leaf import (
     POWER,
     POWER_VARIANCE,
     WEIGHT,
+    B,
     I,
     V,
     leaf_down,
@@ -57,8 +58,20 @@ from flexmeter.estimation.leaf import (
     leaf_up,
 )
 from flexmeter.estimation.message import add_shunt, cross, hand_up, step_down, step_shunt
-from flexmeter.estimation.places import ACCUMULATED, BUS, BUS_DJ, BUS_DV, BUS_J, BUS_LAMBDA, BUS_SHUNT, BUS_V, SCRATCH
-from flexmeter.estimation.root import ROOT, ROOT_ANGLE, ROOT_PRIOR, ROOT_STEP, solve_root
+from flexmeter.estimation.places import (
+    ACCUMULATED,
+    BUS,
+    BUS_B2,
+    BUS_DJ,
+    BUS_DV,
+    BUS_ETA,
+    BUS_J,
+    BUS_LAMBDA,
+    BUS_SHUNT,
+    BUS_V,
+    SCRATCH,
+)
+from flexmeter.estimation.root import ROOT, ROOT_ANGLE, ROOT_PRIOR, solve_root
 from flexmeter.powerflow.lanes import (
     LANES,
     ComplexArray,
@@ -116,6 +129,7 @@ class Places(NamedTuple):
     leaf: int
     aggregate: int
     root: int
+    correction: int
     scratch: int
     size: int
 
@@ -126,8 +140,9 @@ def places(m: EstimatorModel) -> Places:
     leaf = BUS * len(m.parent)
     aggregate = leaf + LEAF * len(m.leaf_plus)
     root = aggregate + AGGREGATE * len(m.aggregate_bus)
-    scratch = root + ROOT
-    return Places(0, leaf, aggregate, root, scratch, scratch + SCRATCH)
+    correction = root + ROOT
+    scratch = correction + CORRECTION
+    return Places(0, leaf, aggregate, root, correction, scratch, scratch + SCRATCH)
 
 
 @inlined
@@ -407,17 +422,37 @@ def prepare_block(
 
 
 @routine
+def correct(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
+    """Move the state to what the level above answers: the steps follow from the root's alone, all b and eta are 0."""
+    for k in range(len(m.parent)):
+        clear(w, at.bus + BUS * k + BUS_B2, 6)
+        clear(w, at.bus + BUS * k + BUS_ETA, 6)
+    for leaf in range(len(m.leaf_plus)):
+        clear(w, at.leaf + LEAF * leaf + B, 2)
+    for k in range(len(m.aggregate_bus)):
+        clear(w, at.aggregate + AGGREGATE * k + MESSAGE_B, 6)
+    correct_root(w, at.bus, at.root, at.correction, at.scratch, above, start, count)
+    steps_down(w, at, m)
+    move(w, at, m, splat(1.0))
+
+
+@routine
 def covariances(
-    w: FloatArray, at: Places, m: EstimatorModel, wanted: Wanted, start: int, count: int, node_sigma: FloatArray,
+    w: FloatArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, start: int, count: int, node_sigma: FloatArray,
     leaf_sigma: FloatArray, head: FloatArray, nine: FloatArray,
 ) -> None:  # fmt: skip
     """Root to leaf once more: standard deviations of nodes and leaves, joint 9x9 of the head and of aggregates."""
     n = len(m.parent)
-    vv, jv, jj = at.scratch, at.scratch + 36, at.scratch + 72
+    vv, vl, ll, a, r = at.scratch, at.scratch + 36, at.scratch + 72, at.scratch + 108, at.scratch + 144
     root_psi(w, at.root, vv)
-    head_covariance(w, at.bus, vv, jv, jj)
-    write_nine(w, at.bus + BUS_V, at.bus + BUS_J, vv, jv, jj, at.scratch + 108, head, 0, start, count)
-    root_covariance(w, at.bus, at.root)
+    clear(w, vl, 72)
+    if len(above) > 0:
+        corrected_psi(w, at.correction, vv, vl, ll, above, start, count)
+    head_joint(w, at.bus, vv, vl, ll, a, r, at.scratch + 180)
+    write_nine(w, at.bus + BUS_V, at.bus + BUS_J, vv, a, r, at.scratch + 180, head, 0, start, count)
+    copy(w, at.bus + COV_VV, vv, 36)
+    copy(w, at.bus + COV_VL, vl, 36)
+    copy(w, at.bus + COV_LL, ll, 36)
     for k in range(n):
         bus = at.bus + BUS * k
         if k > 0:
@@ -465,6 +500,7 @@ def estimate_blocks(
     iterations: IntArray,
     objective_j: FloatArray,
     helped: FloatArray,
+    above: FloatArray,
     with_covariance: bool,
     wanted: Wanted,
     node_sigma: FloatArray,
@@ -475,7 +511,8 @@ def estimate_blocks(
     """Estimate the scenarios of some blocks.
 
     `edge_i` holds the edge currents of the spine (3 n_spine), then the leaf currents; `helped` (3, n_scenario) is 1
-    where a head magnitude was not observable.
+    where a head magnitude was not observable; `above` (180, n_scenario) is the answer of the level above (see
+    `correction`), or has no rows.
     """
     n, n_leaf, n_scenario = len(m.parent), len(m.leaf_plus), value.shape[1]
     at = places(m)
@@ -486,6 +523,8 @@ def estimate_blocks(
         iterations[start : start + count] = -1
         prepare_block(w, at, m, value, sigma, report, angle_re, angle_im, start, count)
         iterate(w, at, m, tolerance, max_iterations, start, count, iterations, objective_j)
+        if len(above) > 0:
+            correct(w, at, m, above, start, count)
         for k in range(n):
             bus = at.bus + BUS * k
             for q in range(3):
@@ -502,4 +541,4 @@ def estimate_blocks(
         for q in range(3):
             put(helped, q, start, count, load(w, at.root + ROOT_PRIOR + q))
         if with_covariance:
-            covariances(w, at, m, wanted, start, count, node_sigma, leaf_sigma, head, nine)
+            covariances(w, at, m, wanted, above, start, count, node_sigma, leaf_sigma, head, nine)

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 LANES = 4
 FloatArray = NDArray[np.float64]
@@ -38,6 +38,11 @@ def inlined(function: Function) -> Function:
 def routine(function: Function) -> Function:
     """Compile a function that several kernels call: once, not into each caller."""
     return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def ready(array: ArrayLike) -> FloatArray:
+    """Return an array as kernels are compiled for: float64, C order, writable (a read-only one is another type)."""
+    return np.require(array, np.float64, ["C", "W"])
 
 
 def block_count(n_scenario: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import DidNotConverge, Finding, MeasurementError
-from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count
+from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.loops import inverse_loop_impedance, loop_arrays
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.sweep import SweepModel, expand_blocks, solve_blocks
@@ -181,7 +181,7 @@ def powerflow(
     iterations, mismatch = np.empty(n_scenario, np.int64), np.empty(n_scenario)
     edge_part = edge_a[: 3 * tree.n_spine]
     leaf_part = edge_a[3 * tree.n_spine : 3 * tree.n_spine + tree.n_leaf]
-    source_re, source_im = np.ascontiguousarray(source.real), np.ascontiguousarray(source.imag)
+    source_re, source_im = ready(source.real), ready(source.imag)
 
     def run(first: int, last: int) -> None:
         solve_blocks(
@@ -223,7 +223,7 @@ def _inputs(
     ]
     if findings:
         raise MeasurementError(findings, network.name)
-    p, q = (np.ascontiguousarray(np.broadcast_to(array, (n, n_scenario))) for array in (p, q))
+    p, q = (ready(a if a.shape[1] == n_scenario else np.broadcast_to(a, (n, n_scenario))) for a in (p, q))
     return p, q, np.broadcast_to(v, (3, n_scenario))
 
 

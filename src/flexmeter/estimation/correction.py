@@ -1,0 +1,150 @@
+"""What the level above knows, carried down into an area without counting anything twice.
+
+The area told the level above z_msg with covariance S; the level above answers z_up with S_up. With z the area's own
+head summary now (it may have moved because angles were handed down), every state x of the area moves by
+
+    x += Cov(x, z) y        y = S^-1 (z_up - z) + S^-1 S_up S^-1 (z - z_msg)
+    Cov(x) -= Cov(x, z) W Cov(z, x)        W = S^-1 - S^-1 S_up S^-1
+
+which is the Rauch-Tung-Striebel smoother on nine quantities. Cov(x, z) y is the answer of the tree to the forces
+H_V' y on V_0 and H_J' y on J_0 (H the gradient of z): one more pass down, nothing is estimated again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flexmeter.estimation.aggregate import _inverse_of_known, _product
+from flexmeter.estimation.blocks import BLOCK, copy
+from flexmeter.estimation.covariance import current_covariance, nine_gradient, root_psi
+from flexmeter.estimation.places import BUS_A, BUS_DJ, BUS_DV, BUS_J, BUS_LAMBDA, BUS_R, BUS_V
+from flexmeter.powerflow.lanes import FloatArray, inlined, kernel, load, routine, splat, square_root, store, take
+
+UP, MESSAGE, PRECISION, ANSWER = 0, 9, 18, 99
+ABOVE = 180
+"""Rows of what comes from above: z_up, z_msg, S^-1, S^-1 S_up S^-1."""
+GRADIENT, Y, X_V = 0, 108, 117
+CORRECTION = 117 + 54
+"""Items in the work array: gradient of z (9 x 12), y, X_V = Cov(V_0, z) (6 x 9)."""
+
+
+@kernel
+def condition_answer(
+    up: FloatArray, up_covariance: FloatArray, message: FloatArray, message_covariance: FloatArray, out: FloatArray
+) -> None:
+    """Turn (9, n_scenario) values and (9, 9, n_scenario) covariances into the rows the kernel reads; nan = unknown."""
+    for s in range(up.shape[1]):
+        known = np.zeros(9, np.bool_)
+        for i in range(9):
+            known[i] = np.isfinite(up[i, s]) and np.isfinite(message[i, s]) and message_covariance[i, i, s] > 0.0
+        own, above = np.zeros((9, 9)), np.zeros((9, 9))
+        for i in range(9):
+            out[UP + i, s] = up[i, s] if known[i] else 0.0
+            out[MESSAGE + i, s] = message[i, s] if known[i] else 0.0
+            for j in range(9):
+                if known[i] and known[j]:
+                    own[i, j] = message_covariance[i, j, s]
+                    above[i, j] = up_covariance[i, j, s]
+        precision = _inverse_of_known(own)
+        answer = _product(_product(precision, above), precision)
+        for i in range(9):
+            for j in range(9):
+                out[PRECISION + 9 * i + j, s] = precision[i, j]
+                out[ANSWER + 9 * i + j, s] = answer[i, j]
+
+
+@inlined
+def head_value(w: FloatArray, bus: int, row: int) -> float:
+    """Return |V|, P or Q of a phase at the root."""
+    phase = row % 3
+    v_re, v_im = load(w, bus + BUS_V + 2 * phase), load(w, bus + BUS_V + 2 * phase + 1)
+    j_re, j_im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
+    if row < 3:
+        return square_root(v_re * v_re + v_im * v_im)
+    if row < 6:
+        return v_re * j_re + v_im * j_im
+    return v_im * j_re - v_re * j_im
+
+
+@routine
+def correct_root(
+    w: FloatArray, bus: int, root: int, at: int, scratch: int, above: FloatArray, start: int, count: int
+) -> None:
+    """Write the root's step towards the answer from above, and what the covariance pass needs, to `at`."""
+    for row in range(9):
+        nine_gradient(w, at + GRADIENT + 12 * row, bus + BUS_V, bus + BUS_J, row)
+        store(w, scratch + row, head_value(w, bus, row))
+    for row in range(9):
+        total = splat(0.0)
+        for column in range(9):
+            z = load(w, scratch + column)
+            gap = take(above, UP + column, start, count) - z
+            moved = z - take(above, MESSAGE + column, start, count)
+            total = total + take(above, PRECISION + 9 * row + column, start, count) * gap
+            total = total + take(above, ANSWER + 9 * row + column, start, count) * moved
+        store(w, at + Y + row, total)
+    psi = scratch
+    root_psi(w, root, psi)
+    for row in range(9):  # X_V = Psi (H_V' + A0' H_J')
+        g = at + GRADIENT + 12 * row
+        for i in range(6):
+            total = load(w, g + i)
+            for k in range(6):
+                total = total + load(w, bus + BUS_A + 6 * k + i) * load(w, g + 6 + k)
+            store(w, scratch + BLOCK + i, total)
+        for i in range(6):
+            total = splat(0.0)
+            for k in range(6):
+                total = total + load(w, psi + 6 * i + k) * load(w, scratch + BLOCK + k)
+            store(w, at + X_V + 9 * i + row, total)
+    for i in range(6):
+        step, force = splat(0.0), splat(0.0)
+        for row in range(9):
+            step = step + load(w, at + X_V + 9 * i + row) * load(w, at + Y + row)
+            force = force + load(w, at + GRADIENT + 12 * row + 6 + i) * load(w, at + Y + row)
+        store(w, bus + BUS_DV + i, step)
+        store(w, bus + BUS_LAMBDA + i, force)
+    for i in range(6):
+        total = splat(0.0)
+        for k in range(6):
+            total = total + load(w, bus + BUS_A + 6 * i + k) * load(w, bus + BUS_DV + k)
+            total = total + load(w, bus + BUS_R + 6 * i + k) * load(w, bus + BUS_LAMBDA + k)
+        store(w, bus + BUS_DJ + i, total)
+
+
+@routine
+def corrected_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, above: FloatArray, start: int, count: int) -> None:
+    """Take X W X' off the root's Psi."""
+    for i in range(12):
+        for j in range(12):
+            if i >= 6 and j < 6:
+                continue
+            total = splat(0.0)
+            for row in range(9):
+                left = response(w, at, i, row)
+                for column in range(9):
+                    k = 9 * row + column
+                    weight = take(above, PRECISION + k, start, count) - take(above, ANSWER + k, start, count)
+                    total = total + left * weight * response(w, at, j, column)
+            target = vv + 6 * i + j
+            if i >= 6:
+                target = ll + 6 * (i - 6) + j - 6
+            elif j >= 6:
+                target = vl + 6 * i + j - 6
+            store(w, target, load(w, target) - total)
+
+
+@inlined
+def response(w: FloatArray, at: int, i: int, row: int) -> float:
+    """Return an entry of X: voltages from X_V, forces from H_J'."""
+    if i < 6:
+        return load(w, at + X_V + 9 * i + row)
+    return load(w, at + GRADIENT + 12 * row + i)
+
+
+@routine
+def head_joint(w: FloatArray, bus: int, vv: int, vl: int, ll: int, a: int, r: int, scratch: int) -> None:
+    """Write Cov(J0, V0) to a and Cov(J0) to r from the root's Psi; the root's message stays."""
+    copy(w, a, bus + BUS_A, BLOCK)
+    copy(w, r, bus + BUS_R, BLOCK)
+    current_covariance(w, a, r, vv, vl, ll, scratch, scratch + BLOCK, scratch + 2 * BLOCK)

@@ -1,0 +1,42 @@
+"""Compile all kernels of load flow and estimation once; numba keeps them on disk for every later run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flexmeter.estimation.estimator import Answer, Estimator
+from flexmeter.estimation.levels import reports_from, summarise
+from flexmeter.estimation.measurements import load_meters
+from flexmeter.grid.impedance import line_type_from_sequence
+from flexmeter.grid.model import Area, Bus, Grid, Line, Load, Source
+from flexmeter.powerflow import compile_network, powerflow
+
+
+def warm() -> None:
+    """Run every kernel on a grid of two buses and two areas (half a minute when nothing is compiled yet)."""
+    grid = _smallest()
+    flow = powerflow(compile_network(grid))
+    below, above = compile_network(grid, area="below"), compile_network(grid, area="above")
+    meters = load_meters(below)
+    voltage = np.abs(flow.voltage_v[3:4])
+    value, sigma = np.vstack([voltage, [[1e3], [3e2]]]), np.array([[2.3], [10.0], [10.0]])
+    estimator = Estimator(below, meters)
+    message = summarise(estimator.estimate(value, sigma))
+    upper = Estimator(above, ()).estimate(
+        np.empty((0, 1)), np.empty((0, 1)), reports=reports_from(above, {"below": message})
+    )
+    answer = Answer(upper.aggregate[0], upper.aggregate_covariance[0], message.value, message.covariance)
+    estimator.estimate(value, sigma, answer=answer)
+
+
+def _smallest() -> Grid:
+    cable = line_type_from_sequence("cable", r1_ohm_per_km=0.2, x1_ohm_per_km=0.1, r0_ohm_per_km=0.8, x0_ohm_per_km=0.4)
+    return Grid(
+        id="warm",
+        buses=(Bus("head", 400.0, area="above"), Bus("end", 400.0, area="below")),
+        line_types=(cable,),
+        lines=(Line("line", "head", "end", "cable", 0.1),),
+        sources=(Source("source", "head", 400.0),),
+        loads=(Load("load", "end", phases="a", power_w=(1e3,), power_var=(3e2,)),),
+        areas=(Area("above", "mv", "head"), Area("below", "lv", "head", parent="above")),
+    )
