@@ -73,6 +73,11 @@ class State(Notice, frozen=True):
     time_ms: int
 
 
+def roster_hash(payload: bytes) -> str:
+    """Return the name of a roster by the bytes that were published: 16 hex digits of their SHA-256."""
+    return hashlib.sha256(payload).hexdigest()[:16]
+
+
 class Register(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One quantity of a meter: its uncertainty and register name.
 
@@ -105,8 +110,8 @@ class Roster(Notice, frozen=True):
 
     @property
     def hash(self) -> str:
-        """The name by which batches refer to this roster: 16 hex digits of the SHA-256 of its JSON."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+        """The name by which batches refer to this roster, if it is published as `encode_notice` writes it."""
+        return roster_hash(msgspec.json.encode(self))
 
     @property
     def meters(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexmeter.errors import MessageError
 from flexmeter.messages.codec import decode_notice
-from flexmeter.messages.notices import Roster
+from flexmeter.messages.notices import Roster, roster_hash
 from flexmeter.messages.topics import Topic
 
 _KEPT_PER_SOURCE = 4
@@ -24,8 +24,9 @@ class Rosters:
         if not roster.entries or len(set(roster.meters)) < len(roster.entries):
             raise MessageError("roster: expected at least one meter, each once")
         kept = self._known.setdefault(roster.source, {})
-        kept.pop(roster.hash, None)
-        kept[roster.hash] = roster
+        name = roster_hash(payload)
+        kept.pop(name, None)
+        kept[name] = roster
         if len(kept) > _KEPT_PER_SOURCE:
             del kept[next(iter(kept))]
         return roster

@@ -81,7 +81,7 @@ def test_readings_come_back_as_they_were(readings, encoding):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_random_bytes_are_refused_not_crashed_on(payload):
     for decode in (decode_readings, decode_estimate):
         with pytest.raises(MessageError):
@@ -89,7 +89,7 @@ def test_random_bytes_are_refused_not_crashed_on(payload):
 
 
 @given(batches(), st.sampled_from(ENCODINGS), st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_damaged_messages_decode_or_are_refused(readings, encoding, data):
     payload = bytearray(encode_readings(readings, encoding))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -14,11 +14,6 @@ def test_the_published_schema_is_the_one_in_force(name):
     assert (FORMAT / name).read_text() == documents()[name]
 
 
-def test_no_published_schema_is_left_over():
-    names = {path.name for path in FORMAT.iterdir() if path.suffix in (".json", ".cddl")}
-    assert names == set(documents())
-
-
 def test_the_example_of_the_page_is_a_valid_batch():
     page = (FORMAT / "README.md").read_text()
     example = page.split("```json\n")[1].split("```")[0]
