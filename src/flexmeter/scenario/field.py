@@ -1,0 +1,189 @@
+"""The simulated field: grid, meters and concentrators, in place of the real ones (paper section 6.1).
+
+For every minute the true state under the switch vector in force, the meters' readings of it, and what each
+concentrator makes of them: a batch of readings and its estimate. `Field` is pure; `app.field` publishes it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexmeter.grid import Grid
+from flexmeter.messages import topics
+from flexmeter.messages.codec import encode_estimate, encode_readings
+from flexmeter.messages.notices import Register, Roster, RosterEntry
+from flexmeter.messages.quantities import ABC, Quality
+from flexmeter.messages.readings import Column, Flag, Readings
+from flexmeter.scenario import european_lv
+from flexmeter.scenario.meters import (
+    FLOOR_VAR,
+    FLOOR_W,
+    SIGMA_P,
+    SIGMA_Q,
+    SIGMA_V,
+    Fleet,
+    meter_fleet,
+)
+from flexmeter.scenario.meters import Readings as FleetReadings
+from flexmeter.scenario.options import DayOptions, instant_ms
+from flexmeter.scenario.reference_grid import reference_grid
+from flexmeter.scenario.truth import DayPowers, Truth, reference_powers
+from flexmeter.services.areas import QUANTITIES, estimate_message
+from flexmeter.services.concentrator import Concentrator
+
+Floats = NDArray[np.float64]
+BOOT = 1
+SIMULATED = (Flag(int(Quality.SIMULATED)),)
+
+
+def day_grid(options: DayOptions) -> Grid:
+    """Return the grid of a run."""
+    return european_lv.european_lv_grid() if options.grid == "eulv" else reference_grid(options.seed)
+
+
+def day_powers(options: DayOptions, grid: Grid) -> DayPowers:
+    """Return the powers of every load of a run."""
+    if options.grid == "eulv":
+        return european_lv.european_lv_powers()
+    return reference_powers(grid, options.seed, options.profiles)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A publishing device: its name, its meters in order, their phases, its rows in the fleet, its roster.
+
+    A device with one three-phase meter (a plant) has a row per phase.
+    """
+
+    name: str
+    meters: tuple[str, ...]
+    rows: NDArray[np.int64]
+    concentrator: Concentrator | None
+    roster: Roster
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message that a device publishes."""
+
+    device: str
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Minute:
+    """Everything the field publishes for one minute, and how long each concentrator took [ms]."""
+
+    minute: int
+    vector: tuple[bool, ...]
+    messages: tuple[Outgoing, ...]
+    elapsed_ms: tuple[float, ...]
+
+
+class Field:
+    """Grid, truth, meters and concentrators of a run."""
+
+    def __init__(self, options: DayOptions, tenant: str) -> None:
+        self.options = options
+        self.tenant = tenant
+        self.grid = day_grid(options)
+        self.truth = Truth(self.grid, day_powers(options, self.grid))
+        self.fleet = meter_fleet(self.grid, options.seed, options.meters)
+        self.devices = devices(self.grid, self.fleet)
+
+    def minute(self, minute: int, vector: tuple[bool, ...]) -> Minute:
+        """Simulate one minute (from 1) under a switch vector."""
+        state = self.truth.state(range(minute - 1, minute), vector)
+        readings = self.truth.readings(self.fleet, state)
+        messages: list[Outgoing] = []
+        elapsed = []
+        for device in self.devices:
+            began = time.perf_counter()
+            messages += self._device_messages(device, minute, readings)
+            if device.concentrator is not None:
+                elapsed.append(1e3 * (time.perf_counter() - began))
+        return Minute(minute, vector, tuple(messages), tuple(elapsed))
+
+    def _device_messages(self, device: Device, minute: int, readings: FleetReadings) -> list[Outgoing]:
+        batch = readings_batch(device, minute, readings)
+        sent = [Outgoing(device.name, topics.readings(self.tenant, device.name), encode_readings(batch))]
+        if device.concentrator is not None:
+            result = device.concentrator.estimate(*stacked(readings, device.rows))
+            estimate = estimate_message(
+                result,
+                source=device.name,
+                boot=BOOT,
+                seq=minute,
+                grid=self.grid.id,
+                time_ms=instant_ms(minute),
+                clock="simulated",
+            )
+            topic = topics.estimate(self.tenant, "concentrator", device.concentrator.area)
+            sent.append(Outgoing(device.name, topic, encode_estimate(estimate)))
+        return sent
+
+
+def stacked(readings: FleetReadings, rows: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return values and sigmas (3 n, m) of a concentrator's meters: voltages, active, then reactive powers."""
+    value = (readings.voltage_v, readings.active_power_w, readings.reactive_power_var)
+    sigma = (readings.sigma_voltage_v, readings.sigma_active_power_w, readings.sigma_reactive_power_var)
+    return np.concatenate([part[rows] for part in value]), np.concatenate([part[rows] for part in sigma])
+
+
+def devices(grid: Grid, fleet: Fleet) -> tuple[Device, ...]:
+    """Return the publishing devices: a concentrator per concentrator area with meters, and every other meter itself."""
+    rows_of: dict[str, list[int]] = {}
+    inside = {area.id for area in grid.areas if area.level == "concentrator"}
+    for row, (area, meter) in enumerate(zip(fleet.areas, fleet.meters, strict=True)):
+        rows_of.setdefault(area if area in inside else meter, []).append(row)
+    made = []
+    for name, rows in rows_of.items():
+        if name in inside:
+            concentrator = Concentrator(grid, name, tuple((fleet.meters[k], fleet.phases[k]) for k in rows))
+            meters = tuple(fleet.meters[k] for k in rows)
+            phases = tuple(fleet.phases[k] for k in rows)
+        else:
+            concentrator, meters, phases = None, (name,), ("",)
+        roster = _roster(name, meters, phases, [float(fleet.nominal_v[k]) for k in rows])
+        made.append(Device(name, meters, np.array(rows), concentrator, roster))
+    return tuple(made)
+
+
+def _roster(name: str, meters: tuple[str, ...], phases: tuple[str, ...], nominal_v: list[float]) -> Roster:
+    power = (
+        Register(quantity="active_power", sigma=FLOOR_W, sigma_percent=100 * SIGMA_P),
+        Register(quantity="reactive_power", sigma=FLOOR_VAR, sigma_percent=100 * SIGMA_Q),
+    )
+    entries = []
+    for meter, phase, nominal in zip(meters, phases, nominal_v, strict=False):
+        voltage = (Register(quantity="voltage", sigma=SIGMA_V * nominal),) if phase else ()
+        entries.append(RosterEntry(meter=meter, phase=phase, bus=meter, registers=voltage + power))  # type: ignore[arg-type]
+    return Roster(source=name, entries=tuple(entries))
+
+
+def readings_batch(device: Device, minute: int, readings: FleetReadings) -> Readings:
+    """Return a device's batch of one minute; a concentrator's meters are single-phase, a plant's three-phase."""
+    rows = device.rows
+    active, reactive = readings.active_power_w[rows, 0], readings.reactive_power_var[rows, 0]
+    if device.concentrator is not None:
+        columns = tuple(Column(quantity) for quantity in QUANTITIES)
+        values = np.stack([readings.voltage_v[rows, 0], active, reactive])
+    else:
+        columns = tuple(Column(quantity, phase) for quantity in QUANTITIES[1:] for phase in ABC)
+        values = np.concatenate([active, reactive])[:, None]
+    return Readings(
+        source=device.name,
+        boot=BOOT,
+        seq=minute,
+        time_ms=instant_ms(minute),
+        columns=columns,
+        values=values,
+        roster=device.roster.hash,
+        flags=SIMULATED,
+        clock="simulated",
+    )
