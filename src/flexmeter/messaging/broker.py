@@ -55,7 +55,8 @@ class BrokerSettings:
     host : the address to listen on.
     sync_interval : `always` = every message is on disk before it is acknowledged (a power cut loses nothing), or a
         period such as `2m` (a crash of the process loses nothing, a power cut the last period).
-    max_disk_bytes : the streams never take more; then publishing is refused.
+    max_disk_bytes, tenant_disk_bytes : what the messages that wait may take, in all and per tenant. At the limit the
+        broker acknowledges nothing more and cuts the publisher off, which keeps its messages and comes back.
     cluster : None = a single node.
     """
 
@@ -66,6 +67,7 @@ class BrokerSettings:
     host: str = "127.0.0.1"
     sync_interval: str = "always"
     max_disk_bytes: int = 50 * 2**30
+    tenant_disk_bytes: int = 10 * 2**30
     cluster: Cluster | None = None
     node: str = "flexmeter"
 
@@ -201,7 +203,7 @@ def configuration(
             "max_file_store": settings.max_disk_bytes,
         },
         "accounts": {
-            tenant: {"jetstream": "enabled", "users": [_user(who) for who in members]}
+            tenant: {"jetstream": {"max_file": settings.tenant_disk_bytes, "max_mem": -1}, "users": [_user(who) for who in members]}
             for tenant, members in groupby(identities, key=lambda who: who.tenant)
         },
     }
