@@ -59,7 +59,7 @@ from flexmeter.estimation.places import (
     BUS_R2,
     BUS_V,
 )
-from flexmeter.estimation.root import ROOT_INVERSE
+from flexmeter.estimation.root import ROOT_BASIS, ROOT_INVERSE
 from flexmeter.powerflow.lanes import (
     FloatArray,
     IntArray,
@@ -95,11 +95,16 @@ class Wanted(NamedTuple):
 @routine
 def root_psi(w: FloatArray, root: int, out: int) -> None:
     """out = Psi_VV of the root = a (a'La)^-1 a'."""
+    a = root + ROOT_BASIS
     for i in range(6):
         for j in range(6):
-            p, q = max(i // 2, j // 2), min(i // 2, j // 2)
-            inverse = load(w, root + ROOT_INVERSE + p * (p + 1) // 2 + q)
-            store(w, out + 6 * i + j, load(w, root + i) * inverse * load(w, root + j))
+            total = splat(0.0)
+            for p in range(3):
+                for q in range(3):
+                    high, low = max(p, q), min(p, q)
+                    inverse = load(w, root + ROOT_INVERSE + high * (high + 1) // 2 + low)
+                    total = total + load(w, a + 6 * p + i) * inverse * load(w, a + 6 * q + j)
+            store(w, out + 6 * i + j, total)
 
 
 @routine

@@ -218,6 +218,7 @@ class Estimator:
             forecast=leaf_forecast,
             nominal=network.nominal_v[tree.bus],
             aggregate_bus=np.array([tree.bus_spine[bus] for _, bus in network.aggregates], np.int64),
+            isolated=int(network.isolated),
         )
         self._node_spine, self._node_edge, self._node_x = node_map(tree)
         bus = network.node_bus

@@ -71,7 +71,7 @@ from flexmeter.estimation.places import (
     BUS_V,
     SCRATCH,
 )
-from flexmeter.estimation.root import ROOT, ROOT_ANGLE, ROOT_PRIOR, solve_root
+from flexmeter.estimation.root import ROOT, ROOT_ANGLE, ROOT_PRIOR, set_basis, solve_root
 from flexmeter.powerflow.lanes import (
     LANES,
     ComplexArray,
@@ -101,7 +101,8 @@ class EstimatorModel(NamedTuple):
     """What the kernel knows about a network and its meters; tree arrays as in `powerflow.tree.Tree`.
 
     `row_p`, `row_q`, `row_v` (n_leaf,) rows of the readings, -1 = no meter; `forecast` (n_leaf, 4) mean and sigma of P
-    and Q where there is no reading [W, var]; `nominal` (n_spine,) [V]; `aggregate_bus` (n_aggregate,).
+    and Q where there is no reading [W, var]; `nominal` (n_spine,) [V]; `aggregate_bus` (n_aggregate,);
+    `isolated` whether the head voltages have no zero sequence.
     """
 
     parent: IntArray
@@ -120,6 +121,7 @@ class EstimatorModel(NamedTuple):
     forecast: FloatArray
     nominal: FloatArray
     aggregate_bus: IntArray
+    isolated: int
 
 
 class Places(NamedTuple):
@@ -204,6 +206,7 @@ def start_voltages(
         store(w, at.root + ROOT_ANGLE + 2 * phase + 1, im)
         store(w, at.bus + BUS_V + 2 * phase, re * level * m.nominal[0])
         store(w, at.bus + BUS_V + 2 * phase + 1, im * level * m.nominal[0])
+    set_basis(w, at.root, m.isolated)
     for k in range(1, len(m.parent)):
         follow(w, at, m, k, BUS_V, at.bus + BUS * m.parent[k] + BUS_V)
 

@@ -1,8 +1,9 @@
-"""The root: magnitudes of the head voltages, whose angles are given.
+"""The root: three unknowns of the head voltages, (a' L a) dm = a' eta, lambda_0 = 0, V_0 = a m.
 
-V_0 = a m with a the unit vectors of the given angles: (a' L a) dm = a' eta, lambda_0 = 0. A phase on whose magnitude
-nothing below says anything (its pivot is worse than `WORST` of nominal) takes the nominal voltage with `PRIOR` as
-pseudo-measurement and is reported as not observable.
+Behind an earthed source a (6x3) holds the unit vectors of the given angles: m are the magnitudes. Behind an isolated
+source they are freed from their zero sequence, a_p - (a_0 + a_1 + a_2) / 3: m are then a positive and any negative
+sequence. A component on which nothing below says anything (its pivot is worse than `WORST` of nominal) takes the
+nominal voltage with `PRIOR` as pseudo-measurement and is reported as not observable.
 """
 
 from __future__ import annotations
@@ -13,26 +14,51 @@ from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat,
 WORST = 1.0
 PRIOR = 0.1
 
-ROOT_ANGLE, ROOT_INVERSE, ROOT_STEP, ROOT_PRIOR = 0, 6, 12, 15
-ROOT = 18
-"""Items of the root: a (6), (a'La)^-1 as 00 10 11 20 21 22 (6), dm (3), whether the prior was needed (3)."""
+ROOT_ANGLE, ROOT_INVERSE, ROOT_STEP, ROOT_PRIOR, ROOT_BASIS, ROOT_HALF = 0, 6, 12, 15, 18, 36
+ROOT = 54
+"""Items of the root: unit vectors of the angles (6), (a'La)^-1 as 00 10 11 20 21 22 (6), dm (3), whether the prior was
+needed (3), a column by column (18), L a (18)."""
 
 
 @inlined
-def projected(w: FloatArray, bus: int, root: int, i: int, j: int) -> float:
-    """Return a_i' L_ij a_j."""
-    at = bus + BUS_L + 12 * i + 2 * j
-    x, y = load(w, root + 2 * j), load(w, root + 2 * j + 1)
-    upper = load(w, at) * x + load(w, at + 1) * y
-    lower = load(w, at + 6) * x + load(w, at + 7) * y
-    return load(w, root + 2 * i) * upper + load(w, root + 2 * i + 1) * lower
+def set_basis(w: FloatArray, root: int, isolated: int) -> None:
+    """Write a from the unit vectors of the angles."""
+    shared = 1.0 / 3.0 if isolated else 0.0
+    for k in range(3):
+        re, im = load(w, root + ROOT_ANGLE + 2 * k), load(w, root + ROOT_ANGLE + 2 * k + 1)
+        for phase in range(3):
+            own = (1.0 if phase == k else 0.0) - shared
+            store(w, root + ROOT_BASIS + 6 * k + 2 * phase, re * own)
+            store(w, root + ROOT_BASIS + 6 * k + 2 * phase + 1, im * own)
+
+
+@inlined
+def apply_information(w: FloatArray, bus: int, root: int) -> None:
+    """Write L a."""
+    for k in range(3):
+        for i in range(6):
+            total = splat(0.0)
+            for j in range(6):
+                total = total + load(w, bus + BUS_L + 6 * i + j) * load(w, root + ROOT_BASIS + 6 * k + j)
+            store(w, root + ROOT_HALF + 6 * k + i, total)
+
+
+@inlined
+def projected(w: FloatArray, root: int, i: int, j: int) -> float:
+    """Return a_i' L a_j."""
+    total = splat(0.0)
+    for k in range(6):
+        total = total + load(w, root + ROOT_BASIS + 6 * i + k) * load(w, root + ROOT_HALF + 6 * j + k)
+    return total
 
 
 @inlined
 def force(w: FloatArray, bus: int, root: int, i: int) -> float:
-    """Return a_i' eta_i."""
-    at = bus + BUS_ETA + 2 * i
-    return load(w, root + 2 * i) * load(w, at) + load(w, root + 2 * i + 1) * load(w, at + 1)
+    """Return a_i' eta."""
+    total = splat(0.0)
+    for k in range(6):
+        total = total + load(w, root + ROOT_BASIS + 6 * i + k) * load(w, bus + BUS_ETA + k)
+    return total
 
 
 @inlined
@@ -54,12 +80,13 @@ def pull(w: FloatArray, bus: int, root: int, i: int, nominal: float) -> float:
 @routine
 def solve_root(w: FloatArray, bus: int, root: int, nominal: float) -> None:
     """Write the root's step (dV, dJ, lambda = 0) and the inverse of a'La."""
-    d0, h0 = with_prior(projected(w, bus, root, 0, 0), nominal)
-    l10 = projected(w, bus, root, 1, 0) / d0
-    l20 = projected(w, bus, root, 2, 0) / d0
-    d1, h1 = with_prior(projected(w, bus, root, 1, 1) - l10 * l10 * d0, nominal)
-    l21 = (projected(w, bus, root, 2, 1) - l20 * l10 * d0) / d1
-    d2, h2 = with_prior(projected(w, bus, root, 2, 2) - l20 * l20 * d0 - l21 * l21 * d1, nominal)
+    apply_information(w, bus, root)
+    d0, h0 = with_prior(projected(w, root, 0, 0), nominal)
+    l10 = projected(w, root, 1, 0) / d0
+    l20 = projected(w, root, 2, 0) / d0
+    d1, h1 = with_prior(projected(w, root, 1, 1) - l10 * l10 * d0, nominal)
+    l21 = (projected(w, root, 2, 1) - l20 * l10 * d0) / d1
+    d2, h2 = with_prior(projected(w, root, 2, 2) - l20 * l20 * d0 - l21 * l21 * d1, nominal)
     store(w, root + ROOT_PRIOR, h0)
     store(w, root + ROOT_PRIOR + 1, h1)
     store(w, root + ROOT_PRIOR + 2, h2)
@@ -77,9 +104,12 @@ def solve_root(w: FloatArray, bus: int, root: int, nominal: float) -> None:
     store(w, root + ROOT_STEP, c00 * f0 + c10 * f1 + c20 * f2)
     store(w, root + ROOT_STEP + 1, c10 * f0 + c11 * f1 + c21 * f2)
     store(w, root + ROOT_STEP + 2, c20 * f0 + c21 * f1 + c22 * f2)
-    for k in range(6):
-        store(w, bus + BUS_DV + k, load(w, root + k) * load(w, root + ROOT_STEP + k // 2))
-        store(w, bus + BUS_LAMBDA + k, splat(0.0))
+    for i in range(6):
+        total = splat(0.0)
+        for k in range(3):
+            total = total + load(w, root + ROOT_BASIS + 6 * k + i) * load(w, root + ROOT_STEP + k)
+        store(w, bus + BUS_DV + i, total)
+        store(w, bus + BUS_LAMBDA + i, splat(0.0))
     for i in range(6):
         total = load(w, bus + BUS_B + i)
         for j in range(6):

@@ -93,7 +93,11 @@ class Switch(Component, frozen=True):
 
 
 class Source(Component, frozen=True):
-    """An infeed: line-to-line voltage [V], angle of phase a [rad], and the Thevenin impedance [ohm] (0 = stiff)."""
+    """An infeed: line-to-line voltage [V], angle of phase a [rad], and the Thevenin impedance [ohm] (0 = stiff).
+
+    `neutral`: `earthed`, or `isolated` (also compensated): the voltages then have no zero sequence, which no load
+    behind a delta winding could show either.
+    """
 
     bus: str
     voltage_v: float
@@ -102,6 +106,7 @@ class Source(Component, frozen=True):
     x1_ohm: float = 0.0
     r0_ohm: float = 0.0
     x0_ohm: float = 0.0
+    neutral: Literal["earthed", "isolated"] = "earthed"
 
 
 class Load(Component, frozen=True):

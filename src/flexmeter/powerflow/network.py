@@ -67,6 +67,7 @@ class Network:
     aggregates : (area id, bus position) of the areas below that are modelled as aggregates
     loops : closed branches outside the tree
     source_v : (3,) complex default voltage of the source [V]; `source_impedance` (3, 3) behind it [ohm]
+    isolated : whether the head is a source whose voltages have no zero sequence
     """
 
     name: str
@@ -95,6 +96,7 @@ class Network:
     loops: tuple[Loop, ...]
     source_v: ComplexArray
     source_impedance: ComplexArray
+    isolated: bool
 
     @property
     def head_bus(self) -> str:
@@ -285,6 +287,7 @@ def _assemble(
         loops=tuple(_loop(branch, position, edges) for branch in loops),
         source_v=source_v,
         source_impedance=source_z,
+        isolated=any(source.bus == order[0] and source.neutral == "isolated" for source in grid.sources),
     )
 
 
