@@ -137,26 +137,28 @@ class Parts:
         )
 
     def _join_sources(self) -> None:
-        """Join several sources of the same voltage and impedance in one bus by lines without impedance."""
+        """Join several sources of the same voltage in one stiff bus, by lines with their own impedances."""
         if len(self.sources) < 2:
             return
         first, *others = self.sources
         level = {bus.id: bus.voltage_v for bus in self.buses}
-        same = all(
-            msgspec.structs.replace(item, id=first.id, bus=first.bus) == first
-            and level.get(item.bus) == level.get(first.bus)
+        if any(
+            (item.voltage_v, item.angle_rad, level[item.bus]) != (first.voltage_v, first.angle_rad, level[first.bus])
             for item in others
-        )
-        if not same or first.r1_ohm or first.x1_ohm:
-            ids = tuple(item.id for item in self.sources)
-            self.findings.append(Finding("source", ids, "voltage_v", "several sources that differ, expected one"))
+        ):
+            self.findings.append(
+                Finding("source", tuple(item.id for item in self.sources), "voltage_v", "differ, expected one voltage")
+            )
             return
         hub = self.name("bus", "sources", "sources")
         self.buses.insert(0, Bus(hub, level[first.bus]))
         for item in self.sources:
-            self.tie(self.name("branch", f"tie_{item.id}", "tie"), hub, item.bus)
+            z1, z0 = complex(item.r1_ohm, item.x1_ohm), complex(item.r0_ohm, item.x0_ohm)
+            name = self.name("branch", f"tie_{item.id}", "tie")
+            kind = self.sequence_type(TIE, z1=z1, z0=z0, c1=0.0, c0=0.0, rated_current_a=0.0)
+            self.lines.append(Line(name, hub, item.bus, kind, 1.0))
         self.assumptions[f"{len(self.sources)} sources of equal voltage joined in bus {hub}"] = 1
-        self.sources = [msgspec.structs.replace(first, bus=hub)]
+        self.sources = [Source(first.id, hub, first.voltage_v, first.angle_rad)]
 
     def _supplied(self, grid: Grid) -> Grid:
         """Leave out what no source reaches under the switch positions of the file."""
