@@ -60,7 +60,7 @@ class QuotaConfig(_Section, frozen=True):
     """`[quota]`."""
 
     tenant_values_per_s: Positive = 1e6
-    device_messages_per_s: Positive = 1000.0
+    device_messages_per_s: Annotated[float, Meta(ge=0)] = 0.0
     tenant_disk_gb: Positive = 10.0
 
 
@@ -139,7 +139,7 @@ dead_letters_mb = 256      # refused messages that are kept per tenant; the olde
 
 [quota]
 tenant_values_per_s = 1000000   # stored values; what exceeds it waits at the broker
-device_messages_per_s = 1000    # of one device, with bursts of ten seconds' worth; what exceeds it is refused
+device_messages_per_s = 0       # of one device, bursts of ten seconds' worth; what exceeds it is refused; 0 = no limit
 tenant_disk_gb = 10             # what may wait at the broker per tenant; beyond, publishing is not acknowledged
 
 # One node of a broker cluster; the other nodes have the same section with their own node, and all list all routes.

@@ -93,6 +93,17 @@ class Broker:
         self.port, self.client_port, self.monitor_port = _free_ports(self.settings.host, ports)
         self._server = self.authority.server(("localhost", "127.0.0.1", self.settings.host))
         self._write_configuration()
+        await self.open_doors()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the process in order."""
+        await self.close_doors()
+
+    async def open_doors(self) -> None:
+        """Start the process and wait until it answers; raise `BrokerError` if it does not."""
         program = Program(
             name=f"broker {self.settings.node}" if self.settings.cluster else "broker",
             command=[str(find_server()), "--config", str(self._configuration_file)],
@@ -103,15 +114,17 @@ class Broker:
             self._child = await self.supervisor.start(program)
         except ServiceError as error:
             raise BrokerError(str(error)) from None
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the process in order."""
+    async def close_doors(self) -> None:
+        """Stop the process; publishers keep what was not acknowledged and come back later."""
         if self._child is not None:
-            await self.supervisor.stop(self._child.program.name)
-            self._child = None
+            name, self._child = self._child.program.name, None
+            await self.supervisor.stop(name)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the process is meant to run."""
+        return self._child is not None
 
     @property
     def pid(self) -> int:
@@ -203,7 +216,10 @@ def configuration(
             "max_file_store": settings.max_disk_bytes,
         },
         "accounts": {
-            tenant: {"jetstream": {"max_file": settings.tenant_disk_bytes, "max_mem": -1}, "users": [_user(who) for who in members]}
+            tenant: {
+                "jetstream": {"max_file": settings.tenant_disk_bytes, "max_mem": -1},
+                "users": [_user(who) for who in members],
+            }
             for tenant, members in groupby(identities, key=lambda who: who.tenant)
         },
     }

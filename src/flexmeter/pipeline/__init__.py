@@ -8,6 +8,8 @@ from flexmeter.pipeline.check import IntegrityCheck, Limits, Refused
 from flexmeter.pipeline.counters import Counters
 from flexmeter.pipeline.deadletters import DeadLetter, DeadLetters
 from flexmeter.pipeline.inbound import Gathering, InboundPipeline
+from flexmeter.pipeline.metrics import metrics_text
+from flexmeter.pipeline.quota import Quota
 from flexmeter.pipeline.source import EventSource
 from flexmeter.pipeline.writer import DirectWriter, Outcome, Writer
 
@@ -22,6 +24,8 @@ __all__ = [
     "IntegrityCheck",
     "Limits",
     "Outcome",
+    "Quota",
     "Refused",
     "Writer",
+    "metrics_text",
 ]

@@ -25,6 +25,7 @@ from flexmeter.messaging.client import Message
 from flexmeter.pipeline.check import Checked, IntegrityCheck, Limits, Refused, UnknownRoster
 from flexmeter.pipeline.counters import Counters
 from flexmeter.pipeline.deadletters import DeadLetter, DeadLetters
+from flexmeter.pipeline.quota import Bucket, DeviceQuota, Quota
 from flexmeter.pipeline.rosters import Rosters
 from flexmeter.pipeline.sequences import Sequences
 from flexmeter.pipeline.writer import Outcome, Writer
@@ -65,7 +66,7 @@ class InboundPipeline:
     dead_letters : keeps what the check refuses.
     now_ms : the platform's clock [ms UTC].
     settled : is told what is durable now: the messages and, of these, the rejections.
-    limits, gathering : bounds of messages and windows.
+    limits, gathering, quota : bounds of messages, windows and rates.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class InboundPipeline:
         settled: Settled,
         limits: Limits | None = None,
         gathering: Gathering | None = None,
+        quota: Quota | None = None,
     ) -> None:
+        quota = quota or Quota()
         self.tenant = tenant
         self.counters = Counters()
         self.sequences = Sequences()
@@ -91,6 +94,8 @@ class InboundPipeline:
         self._settled = settled
         self._gathering = gathering or Gathering()
         self._check = IntegrityCheck(tenant, limits or Limits(), self.rosters.find)
+        self._device_quota = DeviceQuota(quota.device_messages_per_s)
+        self._values = Bucket(quota.values_per_s, quota.values_per_s) if quota.values_per_s else None
         self._topics: dict[str, topics.Topic] = {}
         self._waiting: deque[_Entry] = deque()
         self._for_roster: list[_Entry] = []
@@ -144,7 +149,11 @@ class InboundPipeline:
             self.counters.queued += 1
             self.waiting_bytes += len(message.payload)
             entry = _Entry(message, loop_s)
-            if self._examine(topic, entry, now_ms):
+            if topic is not None and not self._device_quota.allows(topic.device, loop_s):
+                refused = Refused("quota", f"more messages per second than {topic.device} may send", topic.device)
+                entry.rejection = self._rejection(entry, refused, now_ms)
+                self._waiting.append(entry)
+            elif self._examine(topic, entry, now_ms):
                 self._waiting.append(entry)
             else:
                 self._for_roster.append(entry)
@@ -256,6 +265,8 @@ class InboundPipeline:
             await self._arrived.wait()
             oldest_s = self._waiting[0].arrived_s
             delay_s = oldest_s + self._gathering.window_s - loop.time()
+            if self._values is not None:
+                delay_s = max(delay_s, self._values.wait_s(loop.time()))
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
             window = self._take_window()
@@ -268,10 +279,15 @@ class InboundPipeline:
     def _take_window(self) -> list[_Entry]:
         window: list[_Entry] = []
         rows = 0
-        while self._waiting and rows < self._gathering.max_rows:
+        most = self._gathering.max_rows
+        if self._values is not None:
+            most = min(most, max(1, int(self._values.level(asyncio.get_running_loop().time()))))
+        while self._waiting and rows < most:
             entry = self._waiting.popleft()
             window.append(entry)
             rows += entry.checked.values.size if entry.checked is not None else 0
+        if self._values is not None:
+            self._values.take(rows)
         return window
 
     async def _commit(self, window: list[_Entry]) -> None:

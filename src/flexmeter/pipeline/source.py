@@ -23,6 +23,7 @@ from flexmeter.messaging.mqtt import MqttClient
 from flexmeter.pipeline.check import Limits
 from flexmeter.pipeline.deadletters import DeadLetters
 from flexmeter.pipeline.inbound import Gathering, InboundPipeline
+from flexmeter.pipeline.quota import Quota
 from flexmeter.pipeline.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class EventSource:
     ----------
     tenant : the tenant.
     client : an MQTT client of the tenant's platform identity with `clean=False`, not yet connected.
-    writer, dead_letters, now_ms, limits, gathering : see `InboundPipeline`.
+    writer, dead_letters, now_ms, limits, gathering, quota : see `InboundPipeline`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class EventSource:
         now_ms: Callable[[], int],
         limits: Limits | None = None,
         gathering: Gathering | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.tenant = tenant
         self.pipeline = InboundPipeline(
@@ -60,6 +62,7 @@ class EventSource:
             settled=self._settle,
             limits=limits,
             gathering=gathering,
+            quota=quota,
         )
         self._client = client
         self._notes: asyncio.Queue[Rejection] = asyncio.Queue(_MAX_ERROR_NOTES)

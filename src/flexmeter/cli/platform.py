@@ -1,0 +1,106 @@
+"""`flexmeter init`, `up`, `run`, `backup` and what belongs to a running platform."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import typer
+
+from flexmeter.cli import doctor, letters, proof, talk
+from flexmeter.cli.shared import CONFIG, JSON
+from flexmeter.errors import InputError
+
+FIRST_DEVICE = "meter-1"
+
+
+def init(
+    folder: Path = typer.Argument(Path(), help="Folder to put flexmeter.toml and the data into."),
+    tenant: str = typer.Option("main", "--tenant", help="Name of the first tenant."),
+    as_json: bool = JSON,
+) -> None:
+    """Make a platform: configuration, certificate authority, first tenant, first device, an API token.
+
+    Example: flexmeter init house && flexmeter up --config house/flexmeter.toml
+    """
+    from flexmeter.app.setup import set_up
+
+    made = set_up(folder, tenant, FIRST_DEVICE)
+    if as_json:
+        print(json.dumps({key: str(value) for key, value in made.items()}))
+        return
+    for what, path in made.items():
+        print(f"{what:12} {path}")
+    print(f"Next: flexmeter up --config {made['configuration']}")
+
+
+def up(config: Path = CONFIG) -> None:
+    """Run the platform: broker, Event Sources, database, REST API; Ctrl-C stops it in order.
+
+    Example: flexmeter up --config house/flexmeter.toml
+    """
+    from flexmeter.app.house import run_house
+    from flexmeter.app.process import run_until_stopped
+    from flexmeter.config import read_config
+
+    def announce(url: str) -> None:
+        print(f"ready: {url} (docs at {url}/docs)", flush=True)
+
+    run_until_stopped(run_house(read_config(config), config.resolve(), announce))
+
+
+def run(
+    service: str = typer.Argument(help="platform, lv, mv, topology or reconfiguration."),
+    config: Path = CONFIG,
+    settings: Path | None = typer.Option(None, "--settings", help="TOML file of a grid service."),
+) -> None:
+    """Run one process alone, on this or another machine.
+
+    Example: flexmeter run platform --config house/flexmeter.toml
+    """
+    from flexmeter.app.process import run_until_stopped
+
+    if service == "platform":
+        from flexmeter.app.store import run_store
+        from flexmeter.config import read_config
+
+        run_until_stopped(run_store(read_config(config)))
+        return
+    from flexmeter.app.services import SERVICES, run_service
+    from flexmeter.services.settings import read_settings
+
+    if service not in SERVICES:
+        raise InputError(f"service {service!r}: expected platform, {', '.join(SERVICES)}")
+    if settings is None:
+        raise InputError(f"service {service}: expected --settings FILE")
+    run_until_stopped(run_service(read_settings(settings)))
+
+
+def backup(
+    target: Path = typer.Argument(help="Folder to write to; it must be empty or absent."),
+    config: Path = CONFIG,
+    as_json: bool = JSON,
+) -> None:
+    """Write a consistent copy of databases, registry, dead letters and certificates, also while running.
+
+    Example: flexmeter backup /mnt/backup/monday
+    """
+    import asyncio
+
+    from flexmeter.app.backup import back_up
+    from flexmeter.config import read_config
+
+    files = asyncio.run(back_up(read_config(config), config, target))
+    if as_json:
+        json.dump({"target": str(target), "files": files}, sys.stdout)
+    else:
+        print(f"{len(files)} files in {target}; to restore, copy the folder to another place and `flexmeter up` there")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this family."""
+    for command in (init, up, run, backup):
+        app.command()(command)
+    for family in (talk, doctor, letters, proof):
+        family.register(app)
