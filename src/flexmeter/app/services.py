@@ -17,7 +17,7 @@ from flexmeter.reconfiguration import Trigger
 from flexmeter.services import lv, mv, reconfiguration
 from flexmeter.services.link import Link, now_ms
 from flexmeter.services.rest import Rest
-from flexmeter.services.settings import ServiceSettings
+from flexmeter.services.settings import Api, ServiceSettings
 
 PATIENCE_S = 20.0
 Serve = Callable[[Link, ServiceSettings], Awaitable[None]]
@@ -33,7 +33,7 @@ SERVICES: dict[str, Serve] = {"lv": lv.serve, "mv": mv.serve, "reconfiguration":
 
 async def run_service(settings: ServiceSettings) -> None:
     """Run a service until it is cancelled."""
-    async with mqtt_client(settings) as mqtt, rest_session(settings) as rest:
+    async with mqtt_client(settings) as mqtt, rest_session(settings.api) as rest:
         await SERVICES[settings.service](Link(settings.tenant, settings.name, mqtt, rest), settings)
 
 
@@ -51,9 +51,8 @@ def mqtt_client(settings: ServiceSettings) -> MqttClient:
     )
 
 
-def rest_session(settings: ServiceSettings) -> Rest:
-    """Return the service's REST session; the token comes from its file."""
-    api = settings.api
+def rest_session(api: Api) -> Rest:
+    """Return a REST session; the token comes from its file."""
     try:
         token = api.token_file.read_text().strip()
         tls = ssl.create_default_context(cafile=str(api.authority))

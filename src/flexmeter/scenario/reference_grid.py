@@ -19,11 +19,11 @@ from flexmeter.scenario.data import Components, ReferenceDay, components, refere
 
 CONCENTRATORS = 200
 FEEDER_BUSES = 5
-MV_ZERO_SEQUENCE_FACTOR = 4.0
+MV_ZERO_SEQUENCE_FACTOR = 1.0
 LOW_VOLTAGE_V = 400.0
 ASSUMPTIONS = (
     "line lengths, industrial and PV power: a calibration to the five figures the paper publishes for its test day",
-    "MV zero-sequence impedance: 4 times the positive sequence; without effect on three-wire loads",
+    "MV zero-sequence impedance: that of the positive sequence; without effect, as no zero-sequence current can flow",
     "MV line charging neglected, as in the calibration",
     "MV source: stiff, 15 kV, balanced (tap changer of the HV/MV transformer), neutral isolated as is usual in Italy",
     "MV loads: wye, three equal phases",

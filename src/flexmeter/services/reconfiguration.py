@@ -115,6 +115,10 @@ class Advisor:
         )
         return self._vector(decision.open_branches), self._vector(proposed.open_branches), gain
 
+    def losses_w(self, vector: Vector, power_w: Floats, power_var: Floats) -> float:
+        """Return the losses [W] of the MV lines under a vector and the given consumption of the buses."""
+        return radial_flow(self.network.with_power(power_w, power_var).with_closed(self._closed(vector))).losses_w
+
     def _closed(self, vector: Vector) -> NDArray[np.bool_]:
         opened = [branch for branch, closed in zip(self._branches, vector, strict=True) if not closed]
         return self.network.closed_vector(opened)
@@ -139,6 +143,7 @@ async def serve(link: Link, grid_id: str, trigger: Trigger, interval_ms: int = 6
     advisor = Advisor(grid, trigger)
     await link.mqtt.subscribe(topics.estimate(link.tenant, "mv", area), topics.topology(link.tenant, grid_id))
     topology = await link.rest.topology(grid_id)
+    await link.online()
     async for message in link.mqtt.messages():
         if topics.parse(message.topic).kind == "topology":
             topology = await link.rest.topology(grid_id)

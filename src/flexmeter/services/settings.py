@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from flexmeter.errors import InputError
 
-ServiceName = Literal["lv", "mv", "topology", "reconfiguration"]
+S = TypeVar("S", bound=msgspec.Struct)
+ServiceName = Literal["lv", "mv", "reconfiguration"]
 
 
 class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,10 +49,30 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_settings(path: Path) -> ServiceSettings:
-    """Return the settings in a TOML file; `InputError` names file, field and what was expected."""
+    """Return the settings of a service in a TOML file."""
+    return read_toml(path, ServiceSettings)
+
+
+def read_toml(path: Path, kind: type[S]) -> S:
+    """Return a TOML file as settings; `InputError` names file, field and what was expected."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=ServiceSettings)
+        return msgspec.toml.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def write_toml(settings: msgspec.Struct, path: Path) -> None:
+    """Write settings as a TOML file that `read_toml` reads."""
+    plain = {name: value for name, value in _fields(settings) if not isinstance(value, msgspec.Struct)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+    for name, table in _fields(settings):
+        if isinstance(table, msgspec.Struct):
+            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in _fields(table))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _fields(settings: msgspec.Struct) -> list[tuple[str, object]]:
+    values = ((name, getattr(settings, name)) for name in settings.__struct_fields__)
+    return [(name, str(value) if isinstance(value, Path) else value) for name, value in values]
