@@ -13,5 +13,5 @@ def optional_module(name: str, purpose: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        package = name.partition(".")[0].replace("_", "-")
+        package = (error.name or name).partition(".")[0].replace("_", "-")
         raise InputError(f"{purpose} needs the package {package}: pip install 'flexmeter[peers]'") from error
