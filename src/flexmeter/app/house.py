@@ -50,6 +50,7 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
         write_address(config, address)
         trust = ssl.create_default_context(cafile=str(authority.certificate_file))
         await supervisor.start(store_program(config, config_file, trust))
+        stack.push_async_callback(supervisor.stop, "platform")  # before the broker, so that it can acknowledge
         announce(api_address(config).url)
         await guard_disk(config, broker)
 
