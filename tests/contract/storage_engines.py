@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from postgresql_server import postgresql_house
+
 from flexmeter.storage.base import Engine
 from flexmeter.storage.duckdb import DuckdbEngine, DuckdbOptions
 
@@ -15,14 +17,18 @@ from flexmeter.storage.duckdb import DuckdbEngine, DuckdbOptions
 class EngineHouse(Protocol):
     """Opens engines by the name of their database, and can open a backup of one."""
 
+    can_backup: bool
+
     def new_database(self) -> str: ...
 
     def open(self, database: str) -> Engine: ...
 
-    def open_backup(self, folder: Path) -> Engine: ...
+    def open_backup(self, folder: Path, database: str) -> Engine: ...
 
 
 class DuckdbHouse:
+    can_backup = True
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count()
@@ -31,9 +37,9 @@ class DuckdbHouse:
         return f"tenant{next(self._numbers)}.duckdb"
 
     def open(self, database: str) -> Engine:
-        return DuckdbEngine.open(self._folder / database, DuckdbOptions(memory_mb=256))
+        return DuckdbEngine.open(self._folder / database, DuckdbOptions(memory_mb=256, sort_rows=20))
 
-    def open_backup(self, folder: Path) -> Engine:
+    def open_backup(self, folder: Path, database: str) -> Engine:
         (file,) = folder.iterdir()
         return DuckdbEngine.open(file)
 
@@ -45,4 +51,5 @@ def duckdb_house(folder: Path) -> Iterator[EngineHouse]:
 
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[EngineHouse]]] = {
     "duckdb": duckdb_house,
+    "postgresql": postgresql_house,
 }

@@ -248,7 +248,10 @@ class TestWriting:
     )
     @given(
         batches=st.lists(
-            st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 2)), max_size=6),
+            st.tuples(
+                st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 2)), max_size=6),
+                st.booleans(),
+            ),
             max_size=5,
         )
     )
@@ -258,7 +261,9 @@ class TestWriting:
         series = store.series_ids([key(f"m{n}") for n in range(3)])
         first: dict[tuple[int, int], int] = {}
         conflicts = 0
-        for batch in batches:
+        for batch, upkeep in batches:
+            if upkeep:
+                store.maintain()
             fates = []
             for which, minute, value in batch:
                 new = (minute, which) not in first
@@ -568,8 +573,10 @@ class TestCopies:
         assert found["meter"].to_pylist() == ["m1", "m2"]
         assert found["value"].to_pylist() == [1.0, 2.0]
 
-    def test_backup_while_writing(self, store: TenantStore, house: EngineHouse, tmp_path: Path) -> None:
+    def test_backup_while_writing(self, store: TenantStore, house: EngineHouse, database: str, tmp_path: Path) -> None:
         """Every copy is a whole number of batches, at least those acknowledged before."""
+        if not house.can_backup:
+            pytest.skip("this database is backed up by its own tools")
         series = store.series_ids([key(f"m{n}") for n in range(5)])
         stop, written = threading.Event(), [0]
 
@@ -588,7 +595,7 @@ class TestCopies:
         finally:
             stop.set()
             writer.join()
-        copy = TenantStore("acme", house.open_backup(tmp_path / "copy"))
+        copy = TenantStore("acme", house.open_backup(tmp_path / "copy", database))
         count = read(copy).num_rows
         assert count % 5 == 0
         assert before * 5 <= count <= written[0] * 5

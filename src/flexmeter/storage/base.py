@@ -23,6 +23,7 @@ from flexmeter.storage.query import Resolution, Selection, Span
 
 Kind = Literal["readings", "estimates"]
 """Readings of meters and results of state estimation lie in tables of their own."""
+KINDS: tuple[Kind, ...] = ("readings", "estimates")
 
 
 def estimate_source(level: str, area: str) -> str:
@@ -183,6 +184,9 @@ class Engine(Protocol):
 
     def drop_before(self, kind: Kind, step: Resolution | None, time_ms: int) -> None:
         """Delete rows (step None) or stored buckets that lie before this time."""
+
+    def tidy(self, kind: Kind) -> None:
+        """Do what the database needs from time to time, while reading and writing go on."""
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database into an empty folder."""

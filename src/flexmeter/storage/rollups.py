@@ -1,7 +1,8 @@
 """Roll-ups of one kind of rows: which hours are rolled up, which are out of date again.
 
-Rows are rolled up to quarters, hours and days once their hour is over; minutes are computed from
-the rows when asked and stored only when retention is about to delete the rows. A late or corrected
+Rows are rolled up to hours and days once their hour is over. Minutes and quarters, which would take
+more space than the rows, are computed from the rows when asked and stored only when retention is
+about to delete the rows. A late or corrected
 row marks its hour stale, durably and in the same transaction; until the next upkeep a stale hour
 is answered from the rows. So an answer never differs from what the rows say.
 """
@@ -19,7 +20,8 @@ from flexmeter.storage.base import Engine, Kind
 from flexmeter.storage.columns import Buckets
 from flexmeter.storage.query import DAY_MS, HOUR_MS, Resolution, Span
 
-ROLLED_STEPS = (Resolution.QUARTER, Resolution.HOUR, Resolution.DAY)
+FINE = (Resolution.MINUTE, Resolution.QUARTER)
+"""Roll-ups that are stored only for the time before the rows that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,6 @@ class RollUps:
         pieces = [Span(hour_ms, hour_ms + HOUR_MS) for hour_ms in hours if hour_ms < start_ms]
         pieces += _days(Span(start_ms, until_ms))
         for piece in pieces:
-            self._engine.roll_up(self._kind, Resolution.QUARTER, piece)
             self._engine.roll_up(self._kind, Resolution.HOUR, piece)
         for day_ms in sorted({piece.start_ms // DAY_MS * DAY_MS for piece in pieces}):
             if day_ms + DAY_MS <= until_ms:
@@ -140,10 +141,9 @@ class RollUps:
         """Split a span of whole steps into what comes from stored buckets and what from rows."""
         width = max(int(step), HOUR_MS)
         with self._lock:
-            stored_until = self._rows_from_ms if step is Resolution.MINUTE else self._until_ms
-            edges = {hour_ms // width * width for hour_ms in self._stale}
-            if step is Resolution.MINUTE:
-                edges.clear()
+            fine = step in FINE
+            stored_until = self._rows_from_ms if fine else self._until_ms
+            edges = set() if fine else {hour_ms // width * width for hour_ms in self._stale}
         if stored_until is None:
             return [(span, False)] if span.end_ms > span.start_ms else []
         stored_until = min(stored_until // width * width, span.end_ms)
@@ -163,10 +163,12 @@ class RollUps:
         oldest_ms = self._engine.oldest_ms(self._kind)
         if oldest_ms is None or oldest_ms >= before_ms:
             return
-        if retention.minute_days is None or retention.minute_days > (retention.rows_days or 0):
-            first_ms = max(oldest_ms // DAY_MS * DAY_MS, self._rows_from_ms or 0)
-            for day in _days(Span(first_ms, max(first_ms, before_ms))):
-                self._engine.roll_up(self._kind, Resolution.MINUTE, day)
+        first_ms = max(oldest_ms // DAY_MS * DAY_MS, self._rows_from_ms or 0)
+        for step in FINE:
+            days = retention.of(step)
+            if days is None or days > (retention.rows_days or 0):
+                for day in _days(Span(first_ms, max(first_ms, before_ms))):
+                    self._engine.roll_up(self._kind, step, day)
         with self._lock:
             self._rows_from_ms = before_ms
         self._engine.set_note(f"{self._kind}_rows_from", before_ms)

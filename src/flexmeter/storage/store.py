@@ -16,7 +16,7 @@ from flexmeter.errors import StorageError
 from flexmeter.messages.quantities import Quality
 from flexmeter.messages.rows import Rows, SeriesKey, WriteResult
 from flexmeter.storage import keys, reports
-from flexmeter.storage.base import Engine, Kind
+from flexmeter.storage.base import KINDS, Engine, Kind
 from flexmeter.storage.columns import Batch, Buckets, Conflicts
 from flexmeter.storage.names import Labels, Names
 from flexmeter.storage.newest import Newest
@@ -24,7 +24,6 @@ from flexmeter.storage.query import DAY_MS, HOUR_MS, Resolution, Selection, Span
 from flexmeter.storage.rollups import Retention, RollUps
 from flexmeter.storage.writing import sort_out
 
-KINDS: tuple[Kind, ...] = ("readings", "estimates")
 SLICE_ROWS = 500_000
 """Rows aimed at per piece of a long answer, at one value per series and minute."""
 
@@ -235,6 +234,7 @@ class TenantStore:
                 now_ms = min(latest_ms, self._clock())
                 self._rollups[kind].bring_up(first_ms, now_ms // HOUR_MS * HOUR_MS)
                 self._rollups[kind].retain(self._retention, now_ms)
+                self._engine.tidy(kind)
 
     def export(self, span: Span, target: Path, kind: Kind = "readings") -> int:
         """Write the span to one Parquet file; return the number of rows."""
@@ -271,13 +271,12 @@ class TenantStore:
             self._look_up()
             self._check(rows)
             parts = list(keys.once_each(rows))
-            if len(parts) == 1:
-                return self._write_unique(kind, rows, reason, look_back)
             result = WriteResult(0, 0, 0, np.zeros(len(rows), bool))
             for places in parts:
                 part = self._write_unique(kind, keys.take(rows, places), reason, look_back)
                 result = _joined(result, part, places)
-        return result
+        mixed = 0 < result.stored < len(rows)
+        return result if mixed else WriteResult(result.stored, result.duplicate, result.conflict)
 
     def _write_unique(self, kind: Kind, rows: Rows, reason: str | None, look_back: bool) -> WriteResult:
         newest = self._newest[kind]

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from flexmeter.errors import StorageError
 from flexmeter.messages.quantities import Quality
 from flexmeter.messages.rows import Rows
-from flexmeter.storage.base import Kind
+from flexmeter.storage.base import KINDS, Kind
 from flexmeter.storage.columns import Batch, Buckets, Conflicts, Name, Versions
+from flexmeter.storage.duckdb.errors import storage_errors, transaction
 from flexmeter.storage.duckdb.schema import CREATE, VALUE
 from flexmeter.storage.duckdb.tables import (
     batch_table,
@@ -28,6 +29,7 @@ from flexmeter.storage.duckdb.tables import (
     view,
     where,
 )
+from flexmeter.storage.duckdb.tiers import Tiers
 from flexmeter.storage.query import DAY_MS, Resolution, Span
 
 Ids = NDArray[np.int32]
@@ -35,18 +37,21 @@ Ids = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class DuckdbOptions:
-    """Limits of one database: memory [MB] and threads."""
+    """Limits of one database: memory [MB], threads, and new rows from which on they are sorted."""
 
     memory_mb: int = 1024
     threads: int = 2
+    sort_rows: int = 4_000_000
 
 
 class DuckdbEngine:
     """One DuckDB file. Writes share one connection, every question gets a cursor of its own."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, sort_rows: int) -> None:
         self._connection = connection
         self._path = path
+        self._sort_rows = sort_rows
+        self._tiers = {kind: Tiers(connection, kind) for kind in KINDS}
 
     @classmethod
     def open(cls, path: Path, options: DuckdbOptions | None = None) -> DuckdbEngine:
@@ -58,11 +63,11 @@ class DuckdbEngine:
             "temp_directory": f"{path}.tmp",
             "autoinstall_known_extensions": False,
         }
-        with _storage_errors(f"cannot open {path.name}"):
+        with storage_errors(f"cannot open {path.name}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = duckdb.connect(str(path), config=config)
             connection.execute(CREATE)
-        return cls(connection, path)
+            return cls(connection, path, options.sort_rows)
 
     def names(self) -> list[Name]:
         """Return the names of all series; the place in the list is the number."""
@@ -87,13 +92,13 @@ class DuckdbEngine:
                 cursor.execute(
                     f"""select series, max(time_ms) as time_ms, arg_max({VALUE}, time_ms) as value,
                         arg_max(sigma, time_ms) as sigma, arg_max(quality, time_ms) as quality
-                        from {kind} group by series"""
+                        from ({self._tiers[kind].newest_query()}) group by series"""
                 )
             )
 
     def oldest_ms(self, kind: Kind) -> int | None:
         """Return the least time of all rows, None without rows."""
-        return self._number(f"select min(time_ms) from {kind}")
+        return self._number(f"select min(time_ms) from {kind}_rows")
 
     def find(self, kind: Kind, series: Ids, time_ms: NDArray[np.int64]) -> Rows:
         """Return the rows that are stored under these keys."""
@@ -102,7 +107,7 @@ class DuckdbEngine:
             return rows_of(
                 cursor.execute(
                     f"""select series, time_ms, {VALUE} as value, sigma, quality
-                        from {kind} join {wanted} using (series, time_ms)
+                        from {kind}_rows join {wanted} using (series, time_ms)
                         where time_ms between ? and ?""",
                     [low, high],
                 )
@@ -110,28 +115,30 @@ class DuckdbEngine:
 
     def insert(self, kind: Kind, batch: Batch) -> None:
         """Add rows with new keys, their conflicts and stale marks."""
-        with self._transaction() as connection:
+        with self._tiers[kind].appending, self._transaction() as connection:
             self._add(connection, kind, batch)
 
     def replace(self, kind: Kind, batch: Batch, reason: str) -> None:
         """Put these rows in force; move what was stored under their keys to the versions."""
         keys = keys_table(batch.rows.series, batch.rows.time_ms)
-        low, high = int(batch.rows.time_ms.min()), int(batch.rows.time_ms.max())
-        with self._transaction() as connection, view(connection, keys) as given:
+        bounds = [int(batch.rows.time_ms.min()), int(batch.rows.time_ms.max())]
+        tiers = self._tiers[kind]
+        with tiers.moving, tiers.appending, self._transaction() as connection, view(connection, keys) as given:
             connection.execute(
                 f"""insert into {kind}_versions
                     select series, time_ms, 1 + (select count(*) from {kind}_versions v
                         where v.series = r.series and v.time_ms = r.time_ms),
                     {VALUE}, sigma, quality, received_ms, ?, ?
-                    from {kind} r join {given} using (series, time_ms)
+                    from {kind}_rows r join {given} using (series, time_ms)
                     where time_ms between ? and ?""",
-                [batch.received_ms, reason, low, high],
+                [batch.received_ms, reason, *bounds],
             )
-            connection.execute(
-                f"""delete from {kind} using {given} where {kind}.series = {given}.series
-                    and {kind}.time_ms = {given}.time_ms and {kind}.time_ms between ? and ?""",
-                [low, high],
-            )
+            for table in (f"{kind}_newest", *tiers.tables()):
+                connection.execute(
+                    f"""delete from {table} using {given} where {table}.series = {given}.series
+                        and {table}.time_ms = {given}.time_ms and {table}.time_ms between ? and ?""",
+                    bounds,
+                )
             self._add(connection, kind, batch)
 
     def scan(self, kind: Kind, series: Ids | None, span: Span) -> Rows:
@@ -140,7 +147,7 @@ class DuckdbEngine:
         with self._asking() as cursor:
             return rows_of(
                 cursor.execute(
-                    f"""select series, time_ms, {VALUE} as value, sigma, quality from {kind}
+                    f"""select series, time_ms, {VALUE} as value, sigma, quality from {kind}_rows
                         where {condition} order by time_ms, series""",
                     parameters,
                 )
@@ -233,14 +240,21 @@ class DuckdbEngine:
 
     def drop_before(self, kind: Kind, step: Resolution | None, time_ms: int) -> None:
         """Delete rows (step None) or stored buckets that lie before this time."""
-        with self._transaction(own=True) as connection:
+        tiers = self._tiers[kind]
+        with tiers.moving, self._transaction(own=True) as connection:
             if step is None:
-                connection.execute(f"delete from {kind} where time_ms < ?", [time_ms])
+                for table in tiers.tables():
+                    connection.execute(f"delete from {table} where time_ms < ?", [time_ms])
             else:
                 connection.execute(
                     f"delete from {kind}_buckets where step_ms = ? and time_ms < ?",
                     [int(step), time_ms],
                 )
+
+    def tidy(self, kind: Kind) -> None:
+        """Sort rows that came since, when they are many."""
+        with storage_errors(f"cannot sort {self._path.name}"):
+            self._tiers[kind].sort(self._sort_rows)
 
     def backup(self, target: Path) -> None:
         """Copy every table as of now, in one transaction, into a new file of the same name."""
@@ -261,13 +275,13 @@ class DuckdbEngine:
 
     def close(self) -> None:
         """Write what is in the log into the file and release it."""
-        with _storage_errors(f"cannot close {self._path.name}"):
+        with storage_errors(f"cannot close {self._path.name}"):
             self._connection.close()
         shutil.rmtree(f"{self._path}.tmp", ignore_errors=True)
 
     def _add(self, connection: duckdb.DuckDBPyConnection, kind: Kind, batch: Batch) -> None:
         if len(batch.rows):
-            connection.from_arrow(batch_table(batch)).insert_into(kind)
+            connection.from_arrow(batch_table(batch)).insert_into(self._tiers[kind].new)
         if batch.conflicts.series.size:
             table = conflicts_table(batch.conflicts, batch.received_ms)
             connection.from_arrow(table).insert_into("conflicts")
@@ -281,7 +295,7 @@ class DuckdbEngine:
 
     @contextmanager
     def _asking(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with _storage_errors(f"cannot read {self._path.name}"):
+        with storage_errors(f"cannot read {self._path.name}"):
             cursor = self._connection.cursor()
             try:
                 yield cursor
@@ -291,16 +305,11 @@ class DuckdbEngine:
     @contextmanager
     def _transaction(self, own: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Commit what is done within; `own` uses a connection beside the writer's."""
-        with _storage_errors(f"cannot write {self._path.name}"):
+        with storage_errors(f"cannot write {self._path.name}"):
             connection = self._connection.cursor() if own else self._connection
-            connection.execute("begin transaction")
             try:
-                yield connection
-            except BaseException:
-                connection.execute("rollback")
-                raise
-            else:
-                connection.execute("commit")
+                with transaction(connection):
+                    yield connection
             finally:
                 if own:
                     connection.close()
@@ -308,12 +317,12 @@ class DuckdbEngine:
 
 def _aggregate_rows(kind: Kind, condition: str) -> str:
     """Return the query that rolls up rows; its first parameter is the width of a bucket [ms]."""
-    return f"""select series, time_ms - time_ms % (?::bigint) as time_ms, count(*) as count,
+    return f"""select series, start_ms as time_ms, count, total, low, high, last from (
+        select series, time_ms - time_ms % (?::bigint) as start_ms, count(*) as count,
         sum({VALUE}) as total, min({VALUE}) as low, max({VALUE}) as high,
-        arg_max({VALUE}, {kind}.time_ms) as last
-        from {kind} where {condition.replace("time_ms", f"{kind}.time_ms")}
-        and quality & {int(Quality.QUESTIONABLE)} = 0
-        group by 1, 2 order by 2, 1"""
+        arg_max({VALUE}, time_ms) as last
+        from {kind}_rows where {condition} and quality & {int(Quality.QUESTIONABLE)} = 0
+        group by series, start_ms) order by start_ms, series"""
 
 
 def _catalog(cursor: duckdb.DuckDBPyConnection) -> str:
@@ -323,11 +332,3 @@ def _catalog(cursor: duckdb.DuckDBPyConnection) -> str:
 
 def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
-
-
-@contextmanager
-def _storage_errors(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except duckdb.Error as error:
-        raise StorageError(f"{doing}: {str(error).splitlines()[0]}") from error
