@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -198,6 +199,20 @@ class Supervisor:
                 await asyncio.sleep(delay_s)
             else:
                 return delay_s
+
+
+async def answers(host: str, port: int, path: str, tls: ssl.SSLContext | None = None) -> bool:
+    """Tell whether an HTTP server answers a GET with status 200: a light readiness check that never raises."""
+    try:
+        async with asyncio.timeout(2):
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls)
+            try:
+                writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
 
 
 def _die_with(parent: int) -> Callable[[], None]:

@@ -14,8 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-
-import httpx
+from urllib.parse import urlsplit
 
 from flexmeter.app.addresses import BrokerAddress, api_address, write_address
 from flexmeter.app.identities import identities
@@ -23,7 +22,7 @@ from flexmeter.config import Config
 from flexmeter.errors import InputError, ServiceError
 from flexmeter.messaging import Broker, BrokerSettings, Cluster, open_authority
 from flexmeter.registry import open_registry
-from flexmeter.supervision import Program, Supervisor
+from flexmeter.supervision import Program, Supervisor, answers
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +44,12 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
     async with AsyncExitStack() as stack:
         supervisor = await stack.enter_async_context(Supervisor())
         broker = Broker(broker_settings(config), authority, supervisor, known)
-        await stack.enter_async_context(broker)
-        address = BrokerAddress(config.broker.host, broker.port, broker.client_port, broker.monitor_port)
+        address = BrokerAddress(config.broker.host, *broker.choose_ports())
         write_address(config, address)
         trust = ssl.create_default_context(cafile=str(authority.certificate_file))
-        await supervisor.start(store_program(config, config_file, trust))
+        async with asyncio.TaskGroup() as group:  # together: the store process takes its time to start
+            group.create_task(stack.enter_async_context(broker))
+            group.create_task(supervisor.start(store_program(config, config_file, trust)))
         stack.push_async_callback(supervisor.stop, "platform")  # before the broker, so that it can acknowledge
         announce(api_address(config).url)
         await guard_disk(config, broker)
@@ -77,11 +77,10 @@ def store_program(config: Config, config_file: Path, trust: ssl.SSLContext) -> P
 
     async def ready() -> bool:
         try:
-            url = api_address(config).url
-            async with httpx.AsyncClient(verify=trust, trust_env=False, timeout=2) as client:
-                return (await client.get(f"{url}/readyz")).is_success
-        except (ServiceError, httpx.HTTPError):
+            url = urlsplit(api_address(config).url)
+        except ServiceError:
             return False
+        return await answers(url.hostname or "", url.port or 0, "/readyz", trust)
 
     command = [sys.executable, "-m", "flexmeter", "run", "platform", "--config", str(config_file)]
     return Program("platform", command, config.data_folder / "log" / "platform.log", ready=ready, start_s=60)

@@ -8,7 +8,6 @@ account, whose permissions `identity` lists. Without a certificate there is no c
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shutil
@@ -28,7 +27,7 @@ from flexmeter.messaging.authority import Authority, Credential
 from flexmeter.messaging.identity import Identity, may_publish, may_subscribe, to_subject
 from flexmeter.messaging.mqtt import Endpoint, MqttClient
 from flexmeter.messaging.packets import Publish
-from flexmeter.supervision import Child, Program, Supervisor
+from flexmeter.supervision import Child, Program, Supervisor, answers
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +84,13 @@ class Broker:
 
     def __post_init__(self) -> None:
         self._known = set(self.identities)
+        self.port = self.client_port = self.monitor_port = 0
 
     async def __aenter__(self) -> Self:
         """Write the configuration, start the process, wait until it answers; raise `BrokerError` otherwise."""
         self._prepare_folder()
-        ports = [self.settings.port, self.settings.client_port, self.settings.monitor_port]
-        self.port, self.client_port, self.monitor_port = _free_ports(self.settings.host, ports)
+        if not self.port:
+            self.choose_ports()
         self._server = self.authority.server(("localhost", "127.0.0.1", self.settings.host))
         self._write_configuration()
         await self.open_doors()
@@ -101,6 +101,13 @@ class Broker:
     ) -> None:
         """Stop the process in order."""
         await self.close_doors()
+
+    def choose_ports(self) -> tuple[int, int, int]:
+        """Settle on the ports (MQTT, client, monitor); raise `BrokerError` naming one that is in use."""
+        settings = self.settings
+        wanted = (settings.port, settings.client_port, settings.monitor_port)
+        self.port, self.client_port, self.monitor_port = _free_ports(settings.host, wanted)
+        return self.port, self.client_port, self.monitor_port
 
     async def open_doors(self) -> None:
         """Start the process and wait until it answers; raise `BrokerError` if it does not."""
@@ -155,7 +162,7 @@ class Broker:
 
     async def ready(self) -> bool:
         """Tell whether the broker says that it is healthy, its MQTT side and streams included."""
-        return await _healthy(self.settings.host, self.monitor_port)
+        return await answers(self.settings.host, self.monitor_port, "/healthz")
 
     @property
     def _configuration_file(self) -> Path:
@@ -265,18 +272,3 @@ def _free_ports(host: str, wanted: Iterable[int]) -> list[int]:
     finally:
         for listener in sockets:
             listener.close()
-
-
-async def _healthy(host: str, port: int) -> bool:
-    try:
-        reader, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    try:
-        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
-        async with asyncio.timeout(2):
-            return b" 200 " in await reader.readline()
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        writer.close()

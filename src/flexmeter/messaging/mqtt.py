@@ -61,7 +61,8 @@ class MqttClient:
     will : published by the broker if the client vanishes.
     keepalive_s : the broker hears from the client, and the client from the broker, at least this often.
     window : unacknowledged publishes under way at most.
-    patience_s : how long the first connection may be tried again before `BrokerError` is raised.
+    patience_s : how long the first connection may be tried again before `BrokerError` is raised; None = enter at once
+        and connect in the background, however long that takes.
     may_publish : filters of the topics the broker lets this client publish to. The broker acknowledges and drops
         anything else, so the client has to refuse it.
     rng : jitter of reconnection delays.
@@ -76,7 +77,7 @@ class MqttClient:
         will: Publish | None = None,
         keepalive_s: int = 30,
         window: int = 1000,
-        patience_s: float = 0.0,
+        patience_s: float | None = 0.0,
         may_publish: Sequence[str] = ("#",),
         rng: random.Random | None = None,
     ) -> None:
@@ -111,7 +112,8 @@ class MqttClient:
 
     async def __aenter__(self) -> Self:
         """Connect, then keep the connection up in the background."""
-        await self._first_connection()
+        if self._patience_s is not None:
+            await self._first_connection(self._patience_s)
         self._keeper = asyncio.create_task(self._keep_connected(), name=f"mqtt {self.client_id}")
         return self
 
@@ -243,9 +245,9 @@ class MqttClient:
         if len(self._queue) > _MAX_QUEUED_MESSAGES or self._queued_bytes > _MAX_QUEUED_BYTES:
             self.pause()
 
-    async def _first_connection(self) -> None:
+    async def _first_connection(self, patience_s: float) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience_s
+        deadline = loop.time() + patience_s
         while True:
             try:
                 await self._connect()
