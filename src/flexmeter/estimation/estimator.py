@@ -13,9 +13,9 @@ from flexmeter.errors import Finding, MeasurementError
 from flexmeter.estimation.aggregate import REPORT, condition_reports
 from flexmeter.estimation.correction import ABOVE, condition_answer
 from flexmeter.estimation.covariance import Wanted
-from flexmeter.estimation.gauss_newton import EstimatorModel, estimate_blocks
+from flexmeter.estimation.gauss_newton import EstimatorModel, estimate_blocks, work_size
 from flexmeter.estimation.measurements import Measurements, Meter, check_readings, describe
-from flexmeter.grid.model import PHASES
+from flexmeter.grid.model import PHASES, Symmetry
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.solve import node_map, share_blocks
@@ -24,6 +24,9 @@ from flexmeter.powerflow.tree import Tree, is_aggregate, reduce_network
 
 FUSE_CURRENT_A = 25.0
 """Where nothing is known of a load, 0 with the power of this current is assumed: a usual main fuse of a household."""
+
+SYMMETRIES: tuple[Symmetry, ...] = ("free", "no_zero_sequence", "balanced")
+"""What is known of the head voltages, numbered as in `root.set_basis`."""
 
 PHASE_TURN = np.exp(-2j * np.pi / 3 * np.arange(3))
 
@@ -218,7 +221,7 @@ class Estimator:
             forecast=leaf_forecast,
             nominal=network.nominal_v[tree.bus],
             aggregate_bus=np.array([tree.bus_spine[bus] for _, bus in network.aggregates], np.int64),
-            isolated=int(network.isolated),
+            symmetry=SYMMETRIES.index(network.symmetry),
         )
         self._node_spine, self._node_edge, self._node_x = node_map(tree)
         bus = network.node_bus
@@ -280,7 +283,7 @@ class Estimator:
 
         def run(first: int, last: int) -> None:
             estimate_blocks(
-                first, last, self._model, z, s, report, angle[0], angle[1], tolerance_pu, max_iterations,
+                first, last, np.zeros(work_size(self._model)), self._model, z, s, report, angle[0], angle[1], tolerance_pu, max_iterations,
                 spine_v, edge_a, aggregate_a, iterations, j, helped,
                 above, covariance, self._wanted, node_sigma, leaf_sigma, head, nine,
             )  # fmt: skip
@@ -324,7 +327,7 @@ class Estimator:
             raise MeasurementError([Finding("report", (), "value", text)], self.network.name)
         out = np.empty((n * REPORT, n_scenario))
         if n:
-            condition_reports(ready(value), ready(cov), self._aggregate_forecast, out)
+            condition_reports(ready(value), ready(cov), self._aggregate_forecast, np.empty((3, 9, 10)), out)
         return out
 
     def _above(self, answer: Answer | None, n_scenario: int) -> FloatArray:
@@ -337,7 +340,7 @@ class Estimator:
             text = f"shapes {shapes}, expected (9, {n_scenario}) and (9, 9, {n_scenario})"
             raise MeasurementError([Finding("answer", (), "value", text)], self.network.name)
         out = np.empty((ABOVE, n_scenario))
-        condition_answer(value, covariance, message, message_covariance, out)
+        condition_answer(value, covariance, message, message_covariance, np.empty((3, 9, 10)), out)
         return out
 
     def _result(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from flexmeter.estimation.aggregate import A as MESSAGE_A
 from flexmeter.estimation.aggregate import B as MESSAGE_B
 from flexmeter.estimation.aggregate import (
     AGGREGATE,
     CURRENT,
+    STEP,
     Z_V,
     aggregate_down,
     aggregate_objective,
@@ -80,6 +79,7 @@ from flexmeter.powerflow.lanes import (
     inlined,
     kernel,
     lane,
+    lanes_left,
     largest,
     load,
     put,
@@ -93,6 +93,7 @@ from flexmeter.powerflow.lanes import (
 )
 from flexmeter.powerflow.sweep import larger
 
+ROOT_3, NAN = 3.0**0.5, float("nan")
 HALVINGS = 12
 """A step is halved at most this often before it is taken as it is."""
 
@@ -102,7 +103,7 @@ class EstimatorModel(NamedTuple):
 
     `row_p`, `row_q`, `row_v` (n_leaf,) rows of the readings, -1 = no meter; `forecast` (n_leaf, 4) mean and sigma of P
     and Q where there is no reading [W, var]; `nominal` (n_spine,) [V]; `aggregate_bus` (n_aggregate,);
-    `isolated` whether the head voltages have no zero sequence.
+    `symmetry` of the head voltages, see `root.set_basis`.
     """
 
     parent: IntArray
@@ -121,7 +122,13 @@ class EstimatorModel(NamedTuple):
     forecast: FloatArray
     nominal: FloatArray
     aggregate_bus: IntArray
-    isolated: int
+    symmetry: int
+
+
+def work_size(m: EstimatorModel) -> int:
+    """Return the length of the work array."""
+    items = BUS * len(m.parent) + LEAF * len(m.leaf_plus) + AGGREGATE * len(m.aggregate_bus)
+    return (items + ROOT + CORRECTION + SCRATCH) * LANES
 
 
 class Places(NamedTuple):
@@ -165,7 +172,8 @@ def read_meters(
     for k in range(len(m.parent)):
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             here = at.leaf + LEAF * leaf
-            missing = splat(np.nan)
+            clear(w, here + DV, 4)
+            missing = splat(NAN)
             p, sp, q, sq = missing, missing, missing, missing
             if m.row_p[leaf] >= 0:
                 p, sp = take(value, m.row_p[leaf], start, count), take(sigma, m.row_p[leaf], start, count)
@@ -178,7 +186,7 @@ def read_meters(
             if m.row_v[leaf] >= 0:
                 v, sv = take(value, m.row_v[leaf], start, count), take(sigma, m.row_v[leaf], start, count)
                 known = where_positive(v, splat(1.0), splat(0.0))
-                scale = 1.0 / m.nominal[k] if m.leaf_minus[leaf] < 0 else 1.0 / (m.nominal[k] * np.sqrt(3.0))
+                scale = 1.0 / m.nominal[k] if m.leaf_minus[leaf] < 0 else 1.0 / (m.nominal[k] * ROOT_3)
                 v = where_positive(known, v, splat(0.0))
                 store(w, here + MAGNITUDE, v)
                 store(w, here + WEIGHT, where_positive(known, splat(1.0) / (sv * sv), splat(0.0)))
@@ -186,6 +194,8 @@ def read_meters(
     for k in range(len(m.aggregate_bus)):
         here = at.aggregate + AGGREGATE * k
         read_report(w, here, report, k, start, count)
+        clear(w, here + STEP, 6)
+        clear(w, at.bus + BUS * m.aggregate_bus[k] + BUS_DV, 6)
         for phase in range(3):
             v = load(w, here + Z_V + phase)
             total = total + v * (1.0 / m.nominal[m.aggregate_bus[k]])
@@ -206,7 +216,7 @@ def start_voltages(
         store(w, at.root + ROOT_ANGLE + 2 * phase + 1, im)
         store(w, at.bus + BUS_V + 2 * phase, re * level * m.nominal[0])
         store(w, at.bus + BUS_V + 2 * phase + 1, im * level * m.nominal[0])
-    set_basis(w, at.root, m.isolated)
+    set_basis(w, at.root, m.symmetry)
     for k in range(1, len(m.parent)):
         follow(w, at, m, k, BUS_V, at.bus + BUS * m.parent[k] + BUS_V)
 
@@ -393,7 +403,7 @@ def iterate(
     before = objective(w, at, m, splat(0.0))
     for iteration in range(1, max_iterations + 1):
         messages_up(w, at, m)
-        solve_root(w, at.bus, at.root, m.nominal[0])
+        solve_root(w, at.bus, at.root, m.nominal[0], m.symmetry)
         steps_down(w, at, m)
         step, before = damped_step(w, at, m, before)
         moved = move(w, at, m, step)
@@ -489,6 +499,7 @@ def covariances(
 def estimate_blocks(
     first_block: int,
     last_block: int,
+    w: FloatArray,
     m: EstimatorModel,
     value: FloatArray,
     sigma: FloatArray,
@@ -519,11 +530,11 @@ def estimate_blocks(
     """
     n, n_leaf, n_scenario = len(m.parent), len(m.leaf_plus), value.shape[1]
     at = places(m)
-    w = np.zeros(at.size * LANES)
     for block in range(first_block, last_block):
         start = block * LANES
-        count = min(LANES, n_scenario - start)
-        iterations[start : start + count] = -1
+        count = lanes_left(n_scenario - start)
+        for k in range(count):
+            iterations[start + k] = -1
         prepare_block(w, at, m, value, sigma, report, angle_re, angle_im, start, count)
         iterate(w, at, m, tolerance, max_iterations, start, count, iterations, objective_j)
         if len(above) > 0:

@@ -1,8 +1,8 @@
 """The root: three unknowns of the head voltages, (a' L a) dm = a' eta, lambda_0 = 0, V_0 = a m.
 
-Behind an earthed source a (6x3) holds the unit vectors of the given angles: m are the magnitudes. Behind an isolated
-source they are freed from their zero sequence, a_p - (a_0 + a_1 + a_2) / 3: m are then a positive and any negative
-sequence. A component on which nothing below says anything (its pivot is worse than `WORST` of nominal) takes the
+In general a (6x3) holds the unit vectors of the given angles: m are the magnitudes. Without zero sequence the columns
+are freed from theirs, a_p - (a_0 + a_1 + a_2) / 3: m are then a positive and any negative sequence. A balanced source
+has one unknown, a_0 + a_1 + a_2. A component on which nothing below says anything (its pivot is worse than `WORST` of nominal) takes the
 nominal voltage with `PRIOR` as pseudo-measurement and is reported as not observable.
 """
 
@@ -21,13 +21,17 @@ needed (3), a column by column (18), L a (18)."""
 
 
 @inlined
-def set_basis(w: FloatArray, root: int, isolated: int) -> None:
-    """Write a from the unit vectors of the angles."""
-    shared = 1.0 / 3.0 if isolated else 0.0
+def set_basis(w: FloatArray, root: int, symmetry: int) -> None:
+    """Write a from the unit vectors of the angles; symmetry 0 = free, 1 = no zero sequence, 2 = balanced."""
+    shared = 1.0 / 3.0 if symmetry == 1 else 0.0
     for k in range(3):
-        re, im = load(w, root + ROOT_ANGLE + 2 * k), load(w, root + ROOT_ANGLE + 2 * k + 1)
         for phase in range(3):
             own = (1.0 if phase == k else 0.0) - shared
+            turn = k
+            if symmetry == 2:  # one unknown moves all three phases, the other two nothing
+                own = 1.0 if k == 0 else 0.0
+                turn = phase
+            re, im = load(w, root + ROOT_ANGLE + 2 * turn), load(w, root + ROOT_ANGLE + 2 * turn + 1)
             store(w, root + ROOT_BASIS + 6 * k + 2 * phase, re * own)
             store(w, root + ROOT_BASIS + 6 * k + 2 * phase + 1, im * own)
 
@@ -78,7 +82,7 @@ def pull(w: FloatArray, bus: int, root: int, i: int, nominal: float) -> float:
 
 
 @routine
-def solve_root(w: FloatArray, bus: int, root: int, nominal: float) -> None:
+def solve_root(w: FloatArray, bus: int, root: int, nominal: float, symmetry: int) -> None:
     """Write the root's step (dV, dJ, lambda = 0) and the inverse of a'La."""
     apply_information(w, bus, root)
     d0, h0 = with_prior(projected(w, root, 0, 0), nominal)
@@ -87,6 +91,8 @@ def solve_root(w: FloatArray, bus: int, root: int, nominal: float) -> None:
     d1, h1 = with_prior(projected(w, root, 1, 1) - l10 * l10 * d0, nominal)
     l21 = (projected(w, root, 2, 1) - l20 * l10 * d0) / d1
     d2, h2 = with_prior(projected(w, root, 2, 2) - l20 * l20 * d0 - l21 * l21 * d1, nominal)
+    if symmetry == 2:  # columns of zeros: their prior holds numbers that nothing looks at
+        h1 = h2 = h0
     store(w, root + ROOT_PRIOR, h0)
     store(w, root + ROOT_PRIOR + 1, h1)
     store(w, root + ROOT_PRIOR + 2, h2)

@@ -14,6 +14,7 @@ import msgspec
 Matrix = tuple[tuple[float, ...], ...]
 Neutral = Literal["none", "source", "everywhere"]
 Level = Literal["mv", "lv", "concentrator"]
+Symmetry = Literal["free", "no_zero_sequence", "balanced"]
 PHASES = "abc"
 
 
@@ -95,8 +96,9 @@ class Switch(Component, frozen=True):
 class Source(Component, frozen=True):
     """An infeed: line-to-line voltage [V], angle of phase a [rad], and the Thevenin impedance [ohm] (0 = stiff).
 
-    `neutral`: `earthed`, or `isolated` (also compensated): the voltages then have no zero sequence, which no load
-    behind a delta winding could show either.
+    `symmetry` says what an estimator may take for granted of the source's voltages, whose level it always finds
+    itself: `free` (three magnitudes, angles 120 degrees apart), `no_zero_sequence` (isolated or compensated neutral:
+    a positive and any negative sequence) or `balanced` (one magnitude). A load flow takes them as balanced.
     """
 
     bus: str
@@ -106,7 +108,7 @@ class Source(Component, frozen=True):
     x1_ohm: float = 0.0
     r0_ohm: float = 0.0
     x0_ohm: float = 0.0
-    neutral: Literal["earthed", "isolated"] = "earthed"
+    symmetry: Symmetry = "free"
 
 
 class Load(Component, frozen=True):

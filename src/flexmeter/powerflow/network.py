@@ -27,7 +27,7 @@ from flexmeter.grid.impedance import (
     transformer_shunt,
     transformer_transfer,
 )
-from flexmeter.grid.model import PHASES, Grid, Line, Load, Transformer
+from flexmeter.grid.model import PHASES, Grid, Line, Load, Symmetry, Transformer
 from flexmeter.grid.topology import Branch, branches, closed_branches
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
 
@@ -67,7 +67,7 @@ class Network:
     aggregates : (area id, bus position) of the areas below that are modelled as aggregates
     loops : closed branches outside the tree
     source_v : (3,) complex default voltage of the source [V]; `source_impedance` (3, 3) behind it [ohm]
-    isolated : whether the head is a source whose voltages have no zero sequence
+    symmetry : what is known of the head voltages, see `grid.Source`; `free` at the head of an area
     """
 
     name: str
@@ -96,7 +96,7 @@ class Network:
     loops: tuple[Loop, ...]
     source_v: ComplexArray
     source_impedance: ComplexArray
-    isolated: bool
+    symmetry: Symmetry
 
     @property
     def head_bus(self) -> str:
@@ -287,7 +287,7 @@ def _assemble(
         loops=tuple(_loop(branch, position, edges) for branch in loops),
         source_v=source_v,
         source_impedance=source_z,
-        isolated=any(source.bus == order[0] and source.neutral == "isolated" for source in grid.sources),
+        symmetry=next((source.symmetry for source in grid.sources if source.bus == order[0]), "free"),
     )
 
 

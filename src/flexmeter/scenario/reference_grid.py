@@ -25,7 +25,7 @@ ASSUMPTIONS = (
     "line lengths, industrial and PV power: a calibration to the five figures the paper publishes for its test day",
     "MV zero-sequence impedance: that of the positive sequence; without effect, as no zero-sequence current can flow",
     "MV line charging neglected, as in the calibration",
-    "MV source: stiff, 15 kV, balanced (tap changer of the HV/MV transformer), neutral isolated as is usual in Italy",
+    "MV source: stiff, 15 kV, balanced at the busbar (tap changer of the HV/MV transformer)",
     "MV loads: wye, three equal phases",
     "LV neutral earthed at the substation only; four equal cores per cable, no return through earth",
     "LV charging neglected",
@@ -70,7 +70,7 @@ def reference_grid(seed: int = 1) -> Grid:
             Switch(id=f"switch_{item.line}", branch=f"line_{item.line}", closed=not item.normally_open)
             for item in day.lines
         ),
-        sources=(Source(id="hv", bus="HV_001", voltage_v=day.voltage_v, neutral="isolated"),),
+        sources=(Source(id="hv", bus="HV_001", voltage_v=day.voltage_v, symmetry="balanced"),),
         loads=tuple(parts.loads),
         areas=tuple(parts.areas),
         assumptions=ASSUMPTIONS,
