@@ -1,5 +1,5 @@
 """The one place that wires the parts into processes; nothing imports it but the command line and the scenario.
 
-`services.py` runs a grid service, `topology.py` the Network Topology Service, `platform.py` Event Source, store and
-API. Each is a coroutine that runs until it is cancelled; `process.py` turns one into a process.
+`house.py` supervises a whole platform, `store.py` is its process of Event Sources, stores and API, `services.py` runs a
+grid service, `topology.py` the Network Topology Service; `process.py` turns such a coroutine into a process.
 """

@@ -47,9 +47,12 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
         address = BrokerAddress(config.broker.host, *broker.choose_ports())
         write_address(config, address)
         trust = ssl.create_default_context(cafile=str(authority.certificate_file))
-        async with asyncio.TaskGroup() as group:  # together: the store process takes its time to start
-            group.create_task(stack.enter_async_context(broker))
-            group.create_task(supervisor.start(store_program(config, config_file, trust)))
+        try:
+            async with asyncio.TaskGroup() as group:  # together: the store process takes its time to start
+                group.create_task(stack.enter_async_context(broker))
+                group.create_task(supervisor.start(store_program(config, config_file, trust)))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         stack.push_async_callback(supervisor.stop, "platform")  # before the broker, so that it can acknowledge
         announce(api_address(config).url)
         await guard_disk(config, broker)

@@ -51,6 +51,11 @@ class Alerts:
         await self.mqtt.publish(topics.topology(tenant, topology.grid), encode_notice(alert), retain=True)
 
 
+async def _ready() -> dict[str, str]:
+    """The service answers; it only does once it is connected."""
+    return {"status": "ready"}
+
+
 async def run_topology(settings: TopologySettings) -> None:
     """Serve until cancelled; alerts that a crash kept back go out first."""
     broker = settings.broker
@@ -66,6 +71,7 @@ async def run_topology(settings: TopologySettings) -> None:
             await repeat_alerts(registry, alerts)
             app = FastAPI(title="Flexmeter Network Topology Service")
             problems.install(app)
+            app.add_api_route("/readyz", _ready)
             api = APIRouter(prefix="/api/v1")
             api.include_router(topology_router(registry, alerts))
             app.include_router(api)

@@ -8,12 +8,12 @@ import typer
 
 
 def process(
-    kind: str = typer.Argument(help="platform, topology, field, or a grid service."),
+    kind: str = typer.Argument(help="topology, field, or a grid service."),
     settings: Path = typer.Option(..., "--settings", help="TOML file of this process."),
 ) -> None:
     """Run one process of the demo."""
     from flexmeter.app.process import run_until_stopped
-    from flexmeter.app.processes import start
+    from flexmeter.scenario.processes import start
 
     run_until_stopped(start(kind, settings))
 

@@ -21,6 +21,7 @@ from flexmeter.scenario.record import (
     Tracked,
     Unmonitored,
     changes_of,
+    runs,
 )
 from flexmeter.scenario.truth import TrueState, Truth, medium_voltage_lines
 from flexmeter.services.reconfiguration import mv_feeder
@@ -105,15 +106,8 @@ def assemble(
 
 def _follow(grid: Grid, truth: Truth, vectors: NDArray[np.bool_]) -> _Actual:
     """Compute the true figures minute by minute under the vectors in force, a block at a time."""
-    parts = []
-    start = 0
-    while start < len(vectors):
-        stop = min(start + BLOCK_MINUTES, len(vectors))
-        changed = np.flatnonzero((vectors[start:stop] != vectors[start]).any(axis=1))
-        stop = start + int(changed[0]) if changed.size else stop
-        vector = tuple(bool(closed) for closed in vectors[start])
-        parts.append(_figures(grid, truth.state(range(start, stop), vector)))
-        start = stop
+    stretches = runs(vectors, BLOCK_MINUTES)
+    parts = [_figures(grid, truth.state(minutes, vector)) for minutes, vector in stretches]
     fields = _Actual.__dataclass_fields__
     return _Actual(**{name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in fields})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from flexmeter.scenario.display import Display
 from flexmeter.scenario.field import Field, stacked
 from flexmeter.scenario.nodes import levels
 from flexmeter.scenario.options import DayOptions, instant_ms
-from flexmeter.scenario.partial import UNMONITORED, Partial
-from flexmeter.scenario.record import Change, Timing, Unmonitored
+from flexmeter.scenario.partial import Partial, unmonitored
+from flexmeter.scenario.record import Timing, changes_of
 from flexmeter.scenario.results import Run
 from flexmeter.services.areas import AreaResult, Handover, handed_over
 from flexmeter.services.lv import LvArea
@@ -34,17 +34,15 @@ Vector = tuple[bool, ...]
 
 @dataclass(frozen=True)
 class Block:
-    """Estimates of consecutive minutes under one switch vector: of the MV area, the LV areas and without meters."""
+    """Estimates of consecutive minutes under one switch vector: of the MV area and the LV areas."""
 
     vector: Vector
     mv: AreaResult
     lv: tuple[AreaResult, ...]
-    partial: AreaResult | None
 
     def first(self, count: int) -> Block:
         """Return the first minutes only."""
-        partial = None if self.partial is None else _first(self.partial, count)
-        return Block(self.vector, _first(self.mv, count), tuple(_first(one, count) for one in self.lv), partial)
+        return Block(self.vector, _first(self.mv, count), tuple(_first(one, count) for one in self.lv))
 
 
 def _first(result: AreaResult, count: int) -> AreaResult:
@@ -70,7 +68,7 @@ class Levels:
         self.mv = MvArea(field.grid)
         self.lv = tuple(LvArea(field.grid, area) for area in self.mv.lv_areas)
         self._devices = {device.name: device for device in field.devices}
-        self._partial = Partial(field.truth, self.mv) if set(self.mv.lv_areas) >= set(UNMONITORED) else None
+        self._partial = Partial(field.truth, self.mv) if field.options.partial else None
 
     def block(self, minutes: range, vector: Vector) -> Block:
         """Estimate consecutive minutes (from 0) under one switch vector."""
@@ -86,22 +84,10 @@ class Levels:
                 below.append(made.estimate(*stacked(readings, device.rows)) if device and made else None)
             lv.append(area.estimate(_reports(below, len(minutes), handover)))
         summaries = _reports(lv, len(minutes), handover)
-        plants = self._plant_rows()
-        value = np.concatenate([readings.active_power_w[plants], readings.reactive_power_var[plants]], axis=1)
-        value = value.reshape(-1, len(minutes))
-        estimate = self.mv.estimate
-        partial = None
         if self._partial is not None:
-            less = self._partial.reports(summaries, minutes)
-            partial = estimate(vector, less, value, plant_sigma(value))
-            if field.options.partial:
-                summaries = less
-        return Block(vector, estimate(vector, summaries, value, plant_sigma(value)), tuple(lv), partial)
-
-    def _plant_rows(self) -> np.ndarray:
-        """Return the fleet rows (n_plant, 3) of the plants."""
-        rows = [self._devices[plant.id].rows for plant in self.mv.plants]
-        return np.array(rows, np.int64).reshape(-1, 3)
+            summaries = self._partial.reports(summaries, minutes)
+        value = field.plant_readings(readings, self.mv)
+        return Block(vector, self.mv.estimate(vector, summaries, value, plant_sigma(value)), tuple(lv))
 
 
 def _reports(results: list[AreaResult | None] | list[AreaResult], count: int, handover: Handover) -> Reports:
@@ -147,30 +133,31 @@ def run_day(options: DayOptions, *, quiet: bool = False) -> Run:
     blocks: list[Block] = []
     with Display("day", options.minutes, quiet=quiet) as display:
         display.say(f"grid {field.grid.id}: {len(field.grid.buses):,} buses, {len(field.grid.loads):,} loads")
-        for block in play(Levels(field), options.minutes):
+        levels_ = Levels(field)
+        for block in play(levels_, options.minutes):
             blocks.append(block)
             _show(display, field, blocks)
     estimated = _estimated(field, blocks)
     timing = Timing(wall_s=time.perf_counter() - began, simulated_s=60.0 * options.minutes)
-    record = assemble(
-        options, field.grid, field.truth, estimated, unmonitored=_unmonitored(field, blocks), timing=timing
-    )
-    return Run(field.grid, record)
+    heads = [_reports(list(block.lv), block.mv.value.shape[-1], options.handover) for block in blocks]
+    summaries = Reports(*(np.concatenate([getattr(h, name) for h in heads], -1) for name in ("value", "covariance")))
+    fig12 = unmonitored(field, levels_.mv, estimated.vectors, summaries)
+    return Run(field.grid, assemble(options, field.grid, field.truth, estimated, unmonitored=fig12, timing=timing))
 
 
 def _show(display: Display, field: Field, blocks: list[Block]) -> None:
     now, block = display.snapshot, blocks[-1]
     if len(blocks) > 1 and blocks[-2].vector != block.vector:
-        opened = [
-            switch.branch
-            for switch, before, after in zip(field.grid.switches, blocks[-2].vector, block.vector, strict=True)
-            if before and not after
-        ]
-        now.changes.append(Change(now.minute + 1, ",".join(opened), ""))
+        both = np.array([blocks[-2].vector, block.vector])
+        change = changes_of(both, tuple(switch.branch for switch in field.grid.switches))[0]
+        now.changes.append(replace(change, minute=now.minute + 1))
     now.minute += block.mv.value.shape[-1]
     level = field.grid.sources[0].voltage_v / 3**0.5
     now.lowest_percent = 100 * float(block.mv.value[0, :, :, -1].min()) / level
     now.highest_percent = 100 * float(block.mv.value[0, :, :, -1].max()) / level
+    if field.grid.switches:
+        power = block.mv.value[1:, :, :, -1].sum(axis=2)
+        now.losses_kw = Advisor(field.grid).losses_w(block.vector, power[0], power[1]) / 1e3
     display.refresh()
 
 
@@ -210,11 +197,3 @@ def _lv_voltage(blocks: list[Block], nodes: tuple[tuple[str, str], ...]) -> tupl
         value.append(np.array([block.lv[area].value[0, row, column] for area, row, column in at]))
         sigma.append(np.array([block.lv[area].sigma[0, row, column] for area, row, column in at]))
     return np.concatenate(value, axis=-1), np.concatenate(sigma, axis=-1)
-
-
-def _unmonitored(field: Field, blocks: list[Block]) -> Unmonitored | None:
-    if blocks[0].partial is None:
-        return None
-    values = np.concatenate([b.partial.value for b in blocks if b.partial is not None], axis=-1)
-    sigmas = np.concatenate([b.partial.sigma for b in blocks if b.partial is not None], axis=-1)
-    return Partial(field.truth, MvArea(field.grid)).figure(blocks[0].mv.buses, values[1], sigmas[1])

@@ -34,6 +34,7 @@ from flexmeter.scenario.reference_grid import reference_grid
 from flexmeter.scenario.truth import DayPowers, Truth, reference_powers
 from flexmeter.services.areas import QUANTITIES, estimate_message
 from flexmeter.services.concentrator import Concentrator
+from flexmeter.services.mv import MvArea
 
 Floats = NDArray[np.float64]
 BOOT = 1
@@ -95,6 +96,13 @@ class Field:
         self.truth = Truth(self.grid, day_powers(options, self.grid))
         self.fleet = meter_fleet(self.grid, options.seed, options.meters)
         self.devices = devices(self.grid, self.fleet)
+
+    def plant_readings(self, readings: FleetReadings, mv: MvArea) -> Floats:
+        """Return the readings (6 n_plant, m) of the plants in the MV area: P of the phases, then Q, plant by plant."""
+        rows = {device.name: device.rows for device in self.devices}
+        place = np.array([rows[plant.id] for plant in mv.plants], np.int64).reshape(-1, 3)
+        value = np.concatenate([readings.active_power_w[place], readings.reactive_power_var[place]], axis=1)
+        return value.reshape(6 * len(place), -1)
 
     def minute(self, minute: int, vector: tuple[bool, ...]) -> Minute:
         """Simulate one minute (from 1) under a switch vector."""

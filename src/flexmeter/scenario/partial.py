@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flexmeter.estimation import Reports
-from flexmeter.scenario.record import Floats, Unmonitored
+from flexmeter.scenario.field import Field
+from flexmeter.scenario.record import Unmonitored, runs
 from flexmeter.scenario.truth import PseudoMeasurement, Truth, pseudo_measurement
-from flexmeter.services.mv import MvArea
+from flexmeter.services.mv import MvArea, plant_sigma
 
 UNMONITORED = ("LV_004", "LV_009", "LV_011")
+LONGEST_MINUTES = 240
 SHOWN_AREA, SHOWN_BUS = "LV_011", "MV_011"
 
 
@@ -18,7 +21,6 @@ class Partial:
 
     def __init__(self, truth: Truth, mv: MvArea) -> None:
         self._mv = mv
-        self._truth = truth
         self.pseudo: dict[str, PseudoMeasurement] = {area: pseudo_measurement(truth, area) for area in UNMONITORED}
 
     def reports(self, summaries: Reports, minutes: range) -> Reports:
@@ -38,14 +40,32 @@ class Partial:
                 covariance[k, 6 + phase, 6 + phase] = pseudo.sigma_reactive_power_var[phase, part] ** 2
         return Reports(value, covariance)
 
-    def figure(self, buses: tuple[str, ...], power_w: Floats, sigma_w: Floats) -> Unmonitored:
-        """Return the data of Fig. 12 from estimated powers (n_bus, 3, m) [W] over the run."""
-        row, count = buses.index(SHOWN_BUS), power_w.shape[-1]
-        actual = self._truth.state(range(count)).branch_power_va(SHOWN_AREA).real.sum(axis=0)
-        return Unmonitored(
-            bus=SHOWN_BUS,
-            true=actual / 1e3,
-            pseudo=self.pseudo[SHOWN_AREA].active_power_w[:, :count].sum(axis=0) / 1e3,
-            estimate=power_w[row].sum(axis=0) / 1e3,
-            sigma=np.sqrt((sigma_w[row] ** 2).sum(axis=0)) / 1e3,
-        )
+
+def unmonitored(field: Field, mv: MvArea, vectors: NDArray[np.bool_], summaries: Reports) -> Unmonitored | None:
+    """Estimate a run again with three areas unmonitored; return the data of Fig. 12, None for a grid without them.
+
+    Parameters
+    ----------
+    vectors : (m, n_switch) switch vectors in force
+    summaries : of all LV areas over the run, in the order of `mv.lv_areas`
+    """
+    if not set(UNMONITORED) <= set(mv.lv_areas):
+        return None
+    less, row = Partial(field.truth, mv), mv.buses.index(SHOWN_BUS)
+    true, estimate, variance = [], [], []
+    for minutes, vector in runs(vectors, LONGEST_MINUTES):
+        part = slice(minutes.start, minutes.stop)
+        here = less.reports(Reports(summaries.value[..., part], summaries.covariance[..., part]), minutes)
+        state = field.truth.state(minutes, vector)
+        value = field.plant_readings(field.truth.readings(field.fleet, state), mv)
+        result = mv.estimate(vector, here, value, plant_sigma(value))
+        true.append(state.branch_power_va(SHOWN_AREA).real.sum(axis=0))
+        estimate.append(result.value[1, row].sum(axis=0))
+        variance.append((result.sigma[1, row] ** 2).sum(axis=0))
+    return Unmonitored(
+        bus=SHOWN_BUS,
+        true=np.concatenate(true) / 1e3,
+        pseudo=less.pseudo[SHOWN_AREA].active_power_w[:, : len(vectors)].sum(axis=0) / 1e3,
+        estimate=np.concatenate(estimate) / 1e3,
+        sigma=np.sqrt(np.concatenate(variance)) / 1e3,
+    )

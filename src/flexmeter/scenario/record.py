@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,6 +126,17 @@ class DayRecord:
     rows_stored: int = 0
     timing: Timing = field(default_factory=Timing)
     out: Path | None = None
+
+
+def runs(vectors: NDArray[np.bool_], longest: int) -> Iterator[tuple[range, tuple[bool, ...]]]:
+    """Yield the stretches of minutes (from 0) under one switch vector, none longer than `longest`."""
+    start = 0
+    while start < len(vectors):
+        stop = min(start + longest, len(vectors))
+        changed = np.flatnonzero((vectors[start:stop] != vectors[start]).any(axis=1))
+        stop = start + int(changed[0]) if changed.size else stop
+        yield range(start, stop), tuple(bool(closed) for closed in vectors[start])
+        start = stop
 
 
 def changes_of(vectors: NDArray[np.bool_], switched: tuple[str, ...]) -> tuple[Change, ...]:

@@ -1,4 +1,4 @@
-"""Every kind of process by its name, started from its settings file."""
+"""The processes of a demo beside broker and platform, each started from its settings file."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ from pathlib import Path
 from flexmeter.errors import InputError
 from flexmeter.services.settings import ServiceSettings, read_toml
 
-KINDS = ("platform", "topology", "field", "lv", "mv", "reconfiguration")
+KINDS = ("topology", "field", "lv", "mv", "reconfiguration")
 
 
 def start(kind: str, path: Path) -> Coroutine[None, None, None]:
     """Return the coroutine of a process; what it needs is imported only here, so that each process stays small."""
-    if kind == "platform":
-        from flexmeter.app.platform import PlatformSettings, run_platform  # noqa: PLC0415
-
-        return run_platform(read_toml(path, PlatformSettings))
     if kind == "topology":
         from flexmeter.app.topology import TopologySettings, run_topology  # noqa: PLC0415
 
         return run_topology(read_toml(path, TopologySettings))
     if kind == "field":
-        from flexmeter.app.field import FieldSettings, run_field  # noqa: PLC0415
+        from flexmeter.scenario.field_process import FieldSettings, run_field  # noqa: PLC0415
 
         return run_field(read_toml(path, FieldSettings))
     if kind in KINDS:
