@@ -13,8 +13,6 @@ K; missing powers are widened to the forecast's variance before this.
 
 from __future__ import annotations
 
-import numpy as np
-
 from flexmeter.estimation.blocks import BLOCK, add, apply, multiply, multiply_transposed
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R, BUS_V
 from flexmeter.powerflow.lanes import (
@@ -37,86 +35,99 @@ AGGREGATE = 207
 
 
 @kernel
-def condition_reports(value: FloatArray, covariance: FloatArray, forecast: FloatArray, out: FloatArray) -> None:
+def condition_reports(
+    value: FloatArray, covariance: FloatArray, forecast: FloatArray, work: FloatArray, out: FloatArray
+) -> None:
     """Turn reports into the rows the kernel reads.
 
     value (n_aggregate, 9, n_scenario), covariance (n_aggregate, 9, 9, n_scenario), nan = missing; forecast
-    (n_aggregate, 12) means and sigmas of P, Q per phase where missing; out (n_aggregate * REPORT, n_scenario).
+    (n_aggregate, 12) mean and sigma of P, Q per phase where missing; work (3, 9, 10); out (n_aggregate * REPORT,
+    n_scenario).
     """
-    order = np.array([3, 6, 4, 7, 5, 8])
+    cov, weight, left = work[0], work[1], work[2]
     for a in range(value.shape[0]):
         for s in range(value.shape[2]):
             row = a * REPORT
-            z, cov = np.zeros(9), np.zeros((9, 9))
-            known = np.zeros(9, np.bool_)
             for i in range(9):
-                known[i] = np.isfinite(value[a, i, s]) and np.isfinite(covariance[a, i, i, s])
-            for i in range(9):
-                if known[i]:
-                    z[i] = value[a, i, s]
-                    for j in range(9):
-                        cov[i, j] = covariance[a, i, j, s] if known[j] else 0.0
-                elif i >= 3:
-                    z[i] = forecast[a, 2 * (i - 3)]
-                    cov[i, i] = forecast[a, 2 * (i - 3) + 1] ** 2
-            weight = _inverse_of_known(cov[:3, :3])
-            ssv, sss = np.zeros((6, 3)), np.zeros((6, 6))
+                for j in range(9):
+                    both = is_known(value, covariance, a, i, s) and is_known(value, covariance, a, j, s)
+                    cov[i, j] = covariance[a, i, j, s] if both else 0.0
+            for i in range(3):
+                out[row + Z_V + i, s] = value[a, i, s] if is_known(value, covariance, a, i, s) else 0.0
+            for i in range(6):
+                z = value[a, 3 + i, s]
+                if not is_known(value, covariance, a, 3 + i, s):
+                    z = forecast[a, 4 * (i % 3) + 2 * (i // 3)]
+                    cov[3 + i, 3 + i] = forecast[a, 4 * (i % 3) + 2 * (i // 3) + 1] ** 2
+                out[row + Z_S + phase_order(i), s] = z
+            for i in range(3):
+                for j in range(3):
+                    weight[i, j] = cov[i, j]
+            invert_known(weight, 3)
             for i in range(6):
                 for j in range(3):
-                    ssv[i, j] = cov[order[i], j]
+                    gain = 0.0
+                    for k in range(3):
+                        gain += cov[3 + i, k] * weight[k, j]
+                    out[row + GAIN + 3 * phase_order(i) + j, s] = gain
+            for i in range(6):
                 for j in range(6):
-                    sss[i, j] = cov[order[i], order[j]]
-            gain = _product(ssv, weight)
-            left = sss - _product(gain, ssv.T)
-            inverse = _inverse_of_known(left)
+                    rest = cov[3 + i, 3 + j]
+                    for k in range(3):
+                        rest -= 0.5 * out[row + GAIN + 3 * phase_order(i) + k, s] * cov[3 + j, k]
+                        rest -= 0.5 * out[row + GAIN + 3 * phase_order(j) + k, s] * cov[3 + i, k]
+                    left[phase_order(i), phase_order(j)] = rest
+            for i in range(6):
+                for j in range(6):
+                    out[row + COVARIANCE + 6 * i + j, s] = left[i, j]
+            invert_known(left, 6)
+            for i in range(6):
+                for j in range(6):
+                    out[row + INVERSE + 6 * i + j, s] = left[i, j]
             for i in range(3):
-                out[row + Z_V + i, s] = z[i]
                 for j in range(3):
                     out[row + WEIGHT + 3 * i + j, s] = weight[i, j]
-            for i in range(6):
-                out[row + Z_S + i, s] = z[order[i]]
-                for j in range(3):
-                    out[row + GAIN + 3 * i + j, s] = gain[i, j]
-                for j in range(6):
-                    out[row + COVARIANCE + 6 * i + j, s] = 0.5 * (left[i, j] + left[j, i])
-                    out[row + INVERSE + 6 * i + j, s] = inverse[i, j]
 
 
 @inlined
-def _product(left: FloatArray, right: FloatArray) -> FloatArray:
-    result = np.zeros((left.shape[0], right.shape[1]))
-    for i in range(left.shape[0]):
-        for j in range(right.shape[1]):
-            for k in range(right.shape[0]):
-                result[i, j] += left[i, k] * right[k, j]
-    return result
+def is_known(value: FloatArray, covariance: FloatArray, a: int, i: int, s: int) -> bool:
+    """Whether a reported quantity is there."""
+    return value[a, i, s] - value[a, i, s] == 0.0 and covariance[a, i, i, s] - covariance[a, i, i, s] == 0.0
 
 
 @inlined
-def _inverse_of_known(matrix: FloatArray) -> FloatArray:
-    """Return the inverse on the rows with a positive pivot, zero elsewhere (Gauss-Jordan, symmetric)."""
-    n = len(matrix)
-    work = matrix.copy()
-    used = np.zeros(n, np.bool_)
+def phase_order(i: int) -> int:
+    """Return the place of P_a, P_b, P_c, Q_a, Q_b, Q_c in the order P_a, Q_a, P_b, ..."""
+    return 2 * (i % 3) + i // 3
+
+
+@routine
+def invert_known(matrix: FloatArray, n: int) -> None:
+    """Invert the first n rows and columns of a symmetric matrix where they are positive; the others become 0.
+
+    Gauss-Jordan; column n keeps the original diagonal, to tell a pivot from rounding.
+    """
     for k in range(n):
-        if work[k, k] > 1e-12 * matrix[k, k]:
-            used[k] = True
-            pivot = 1.0 / work[k, k]
-            column = work[:, k].copy()
-            row = work[k, :].copy()
+        matrix[k, 9] = matrix[k, k]
+    for k in range(n):
+        if matrix[k, k] > 1e-12 * matrix[k, 9]:
+            pivot = 1.0 / matrix[k, k]
             for i in range(n):
-                for j in range(n):
-                    if i != k and j != k:
-                        work[i, j] -= column[i] * row[j] * pivot
+                if i != k:
+                    for j in range(n):
+                        if j != k:
+                            matrix[i, j] -= matrix[i, k] * matrix[k, j] * pivot
             for i in range(n):
-                work[i, k] = -column[i] * pivot
-                work[k, i] = row[i] * pivot
-            work[k, k] = pivot
+                if i != k:
+                    matrix[i, k] *= -pivot
+                    matrix[k, i] *= pivot
+            matrix[k, k] = pivot
+        else:
+            matrix[k, 9] = -1.0
     for i in range(n):
         for j in range(n):
-            if not (used[i] and used[j]):
-                work[i, j] = 0.0
-    return work
+            if matrix[i, 9] < 0.0 or matrix[j, 9] < 0.0:
+                matrix[i, j] = 0.0
 
 
 @inlined

@@ -12,9 +12,7 @@ H_V' y on V_0 and H_J' y on J_0 (H the gradient of z): one more pass down, nothi
 
 from __future__ import annotations
 
-import numpy as np
-
-from flexmeter.estimation.aggregate import _inverse_of_known, _product
+from flexmeter.estimation.aggregate import invert_known
 from flexmeter.estimation.blocks import BLOCK, copy
 from flexmeter.estimation.covariance import current_covariance, nine_gradient, root_psi
 from flexmeter.estimation.places import BUS_A, BUS_DJ, BUS_DV, BUS_J, BUS_LAMBDA, BUS_R, BUS_V
@@ -30,27 +28,47 @@ CORRECTION = 117 + 54
 
 @kernel
 def condition_answer(
-    up: FloatArray, up_covariance: FloatArray, message: FloatArray, message_covariance: FloatArray, out: FloatArray
+    up: FloatArray,
+    up_covariance: FloatArray,
+    message: FloatArray,
+    message_covariance: FloatArray,
+    work: FloatArray,
+    out: FloatArray,
 ) -> None:
-    """Turn (9, n_scenario) values and (9, 9, n_scenario) covariances into the rows the kernel reads; nan = unknown."""
+    """Turn (9, n_scenario) values and (9, 9, n_scenario) covariances into the rows the kernel reads; nan = unknown.
+
+    work (3, 9, 10).
+    """
+    precision, half = work[0], work[1]
     for s in range(up.shape[1]):
-        known = np.zeros(9, np.bool_)
         for i in range(9):
-            known[i] = np.isfinite(up[i, s]) and np.isfinite(message[i, s]) and message_covariance[i, i, s] > 0.0
-        own, above = np.zeros((9, 9)), np.zeros((9, 9))
-        for i in range(9):
-            out[UP + i, s] = up[i, s] if known[i] else 0.0
-            out[MESSAGE + i, s] = message[i, s] if known[i] else 0.0
+            known = is_answered(up, message, message_covariance, i, s)
+            out[UP + i, s] = up[i, s] if known else 0.0
+            out[MESSAGE + i, s] = message[i, s] if known else 0.0
             for j in range(9):
-                if known[i] and known[j]:
-                    own[i, j] = message_covariance[i, j, s]
-                    above[i, j] = up_covariance[i, j, s]
-        precision = _inverse_of_known(own)
-        answer = _product(_product(precision, above), precision)
+                both = known and is_answered(up, message, message_covariance, j, s)
+                precision[i, j] = message_covariance[i, j, s] if both else 0.0
+        invert_known(precision, 9)
         for i in range(9):
             for j in range(9):
+                total = 0.0
+                for k in range(9):
+                    if precision[i, k] != 0.0 and is_answered(up, message, message_covariance, j, s):
+                        total += precision[i, k] * up_covariance[k, j, s]
+                half[i, j] = total
+        for i in range(9):
+            for j in range(9):
+                total = 0.0
+                for k in range(9):
+                    total += half[i, k] * precision[k, j]
                 out[PRECISION + 9 * i + j, s] = precision[i, j]
-                out[ANSWER + 9 * i + j, s] = answer[i, j]
+                out[ANSWER + 9 * i + j, s] = total
+
+
+@inlined
+def is_answered(up: FloatArray, message: FloatArray, covariance: FloatArray, i: int, s: int) -> bool:
+    """Whether a quantity was reported and answered, and is not known exactly anyway."""
+    return up[i, s] - up[i, s] == 0.0 and message[i, s] - message[i, s] == 0.0 and covariance[i, i, s] > 0.0
 
 
 @inlined

@@ -15,7 +15,7 @@ from flexmeter.errors import DidNotConverge, Finding, MeasurementError
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.loops import inverse_loop_impedance, loop_arrays
 from flexmeter.powerflow.network import Network
-from flexmeter.powerflow.sweep import SweepModel, expand_blocks, solve_blocks
+from flexmeter.powerflow.sweep import SweepModel, expand_blocks, solve_blocks, work_size
 from flexmeter.powerflow.tree import Tree, real_form, reduce_network
 
 
@@ -185,7 +185,7 @@ def powerflow(
 
     def run(first: int, last: int) -> None:
         solve_blocks(
-            first, last, model.sweep, active, reactive, source_re, source_im, tolerance_va, max_iterations,
+            first, last, np.empty(work_size(model.sweep)), model.sweep, active, reactive, source_re, source_im, tolerance_va, max_iterations,
             spine_v, edge_part, leaf_part, loop_a, iterations, mismatch,
         )  # fmt: skip
         expand_blocks(first, last, model.node_spine, model.node_edge, model.node_x, spine_v, edge_a, node_v)

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from flexmeter.powerflow.lanes import (
     LANES,
     ComplexArray,
@@ -27,6 +25,7 @@ from flexmeter.powerflow.lanes import (
     inlined,
     kernel,
     lane,
+    lanes_left,
     load,
     put_complex,
     splat,
@@ -123,6 +122,12 @@ def work_places(n: int, n_leaf: int, n_loop: int) -> Work:
     gap = dx + 6 * n_loop
     p = gap + 6 * n_loop
     return Work(v, j, e, i, i_next, y, y_next, x, dx, gap, p, p + 2 * n_leaf)
+
+
+def work_size(m: SweepModel) -> int:
+    """Return the length of the work array."""
+    n, n_leaf, n_loop = len(m.parent), len(m.leaf_plus), len(m.loop_from)
+    return (24 * n + 6 + 6 * n_leaf + 18 * n_loop) * LANES
 
 
 @inlined
@@ -294,6 +299,7 @@ def write_complex(w: FloatArray, first: int, out: ComplexArray, start: int, coun
 def solve_blocks(
     first_block: int,
     last_block: int,
+    w: FloatArray,
     m: SweepModel,
     active_w: FloatArray,
     reactive_var: FloatArray,
@@ -311,11 +317,11 @@ def solve_blocks(
     """Solve the scenarios of some blocks; `iterations` stays -1 where the tolerance was not reached."""
     n, n_leaf, n_scenario = len(m.parent), len(m.leaf_plus), active_w.shape[1]
     at = work_places(n, n_leaf, len(m.loop_from))
-    w = np.empty(at.size * LANES)
     for block in range(first_block, last_block):
         start = block * LANES
-        count = min(LANES, n_scenario - start)
-        w[:] = 0.0
+        count = lanes_left(n_scenario - start)
+        for item in range(at.size):
+            store(w, item, splat(0.0))
         for leaf in range(n_leaf):
             row = m.leaf_injection[leaf]
             if row >= 0:
@@ -325,7 +331,8 @@ def solve_blocks(
             store(w, at.e + 2 * phase, take(source_re, phase, start, count))
             store(w, at.e + 2 * phase + 1, take(source_im, phase, start, count))
         sweep(w, at, m)
-        iterations[start : start + count] = -1
+        for k in range(count):
+            iterations[start + k] = -1
         off = splat(0.0)
         for iteration in range(max_iterations + 1):
             off = larger(load_currents(w, at, m), loop_currents(w, at, m))
@@ -333,7 +340,7 @@ def solve_blocks(
                 break
             sweep(w, at, m)
         for k in range(count):
-            mismatch_va[start + k] = np.sqrt(lane(off, k))
+            mismatch_va[start + k] = lane(off, k) ** 0.5
         write_complex(w, at.v, spine_v, start, count)
         write_complex(w, at.j, spine_j, start, count)
         write_complex(w, at.i, leaf_i, start, count)
@@ -356,11 +363,14 @@ def expand_blocks(
     `node_spine` are rows of `spine_v`, `node_edge` first rows of three in `edge_i` (-1: no drop), `node_x` (n, 3, 2).
     """
     n_scenario = node_v.shape[1]
-    last = min(last_block * LANES, n_scenario)
+    last = last_block * LANES
+    if last > n_scenario:
+        last = n_scenario
     for node in range(len(node_spine)):
         source, edge = node_spine[node], node_edge[node]
         if edge < 0:
-            node_v[node, first_block * LANES : last] = spine_v[source, first_block * LANES : last]
+            for s in range(first_block * LANES, last):
+                node_v[node, s] = spine_v[source, s]
             continue
         x0 = complex(node_x[node, 0, 0], node_x[node, 0, 1])
         x1 = complex(node_x[node, 1, 0], node_x[node, 1, 1])
