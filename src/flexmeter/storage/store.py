@@ -52,6 +52,7 @@ class TenantStore:
         self._upkeep = threading.Lock()
         self._names = Names(engine.names())
         self._newest: dict[Kind, Newest] = {kind: Newest() for kind in KINDS}
+        self._oldest_ms: dict[Kind, int | None] = dict.fromkeys(KINDS)
         self._rollups = {kind: RollUps(engine, kind, self._writing) for kind in KINDS}
         self._unsure = True
         self._closed = False
@@ -226,7 +227,7 @@ class TenantStore:
         """Bring roll-ups up to date and drop what retention no longer keeps."""
         with self._upkeep:
             for kind in KINDS:
-                first_ms = self._engine.oldest_ms(kind)
+                first_ms = self._oldest_ms[kind]
                 latest_ms = self._newest[kind].latest_ms()
                 if first_ms is None or latest_ms is None:
                     continue
@@ -234,6 +235,8 @@ class TenantStore:
                 now_ms = min(latest_ms, self._clock())
                 self._rollups[kind].bring_up(first_ms, now_ms // HOUR_MS * HOUR_MS)
                 self._rollups[kind].retain(self._retention, now_ms)
+                with self._writing:
+                    self._oldest_ms[kind] = self._engine.oldest_ms(kind)
                 self._engine.tidy(kind)
 
     def export(self, span: Span, target: Path, kind: Kind = "readings") -> int:
@@ -300,10 +303,18 @@ class TenantStore:
             else:
                 self._engine.insert(kind, batch)
             self._unsure = False
-            newest.update(taken)
+            self._remember(kind, taken)
             self._rollups[kind].marked(hours)
         mixed = 0 < len(taken) < len(rows)
         return WriteResult(len(taken), int(found.same.sum()), int(refused.sum()), takes if mixed else None)
+
+    def _remember(self, kind: Kind, rows: Rows) -> None:
+        """Take note of rows that are committed."""
+        if len(rows):
+            self._newest[kind].update(rows)
+            first_ms = int(rows.time_ms.min())
+            oldest_ms = self._oldest_ms[kind]
+            self._oldest_ms[kind] = first_ms if oldest_ms is None else min(oldest_ms, first_ms)
 
     def _look_up(self) -> None:
         """Ask the database what it has, at the start and after a commit whose outcome is unknown."""
@@ -313,6 +324,7 @@ class TenantStore:
             self._names = Names(self._engine.names())
             for kind, newest in self._newest.items():
                 newest.replace_all(self._engine.newest(kind), len(self._names))
+                self._oldest_ms[kind] = self._engine.oldest_ms(kind)
             self._unsure = False
 
     def _check(self, rows: Rows) -> None:
@@ -338,7 +350,7 @@ class TenantStore:
 
     def _slices(self, kind: Kind, series: NDArray[np.int32], span: Span) -> Iterator[Rows]:
         """Scan a span in pieces of time of bounded size, skipping times without rows."""
-        first_ms = self._engine.oldest_ms(kind)
+        first_ms = self._oldest_ms[kind]
         last_ms = self._newest[kind].latest_ms()
         if first_ms is None or last_ms is None or series.size == 0:
             return

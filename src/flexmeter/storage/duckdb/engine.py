@@ -41,7 +41,7 @@ class DuckdbOptions:
 
     memory_mb: int = 1024
     threads: int = 2
-    sort_rows: int = 4_000_000
+    sort_rows: int = 3_000_000
 
 
 class DuckdbEngine:
