@@ -27,8 +27,7 @@ SMALLEST_R = 1e-9
 class Mesh(NamedTuple):
     """A meshed state: `fed` buses supplied (-1: not converged) by a spanning forest and `ties` that close its loops.
 
-    `current` (l,) flows in the ties from from-bus to to-bus, as at the to-bus; `z` (l,) is their impedance and
-    `factor` (l, l) the inverse of the loop impedance matrix [pu].
+    `current` (l,) flows in the ties from from-bus to to-bus, as at the to-bus; `z` (l,) is their impedance [pu].
     """
 
     fed: int
@@ -37,7 +36,6 @@ class Mesh(NamedTuple):
     ties: IntArray
     current: ComplexArray
     z: ComplexArray
-    factor: ComplexArray
 
 
 @kernel
@@ -95,46 +93,60 @@ def _inject(feeder: Feeder, tie: int, current: complex, flow: Flow) -> None:
     flow.j_im[end] -= current.imag
 
 
-@kernel
-def loop_impedance(feeder: Feeder, tree: Tree, count: int, ties: IntArray, z_tie: ComplexArray) -> ComplexArray:
-    """Impedance matrix of the loops that the ties close, (l, l) [pu], one pair of sweeps per column."""
-    n = feeder.slack.size
-    z = np.zeros((ties.size, ties.size), np.complex128)
-    flow = new_flow(n)
-    for k in range(ties.size):
-        for array in (flow.v_re, flow.v_im, flow.j_re, flow.j_im):
-            array[:] = 0.0
-        _inject(feeder, ties[k], 1.0 + 0.0j, flow)
-        forward(tree, count, flow)
-        z[:, k] = -_gaps(feeder, ties, flow)
-        z[k, k] += z_tie[k]
-    return z
-
-
-@kernel
 def mesh_flow(feeder: Feeder, closed: BoolArray, p: FloatArray, q: FloatArray, resistive: bool) -> Mesh:
     """Solve the load flow with loops.
 
     With `resistive` the reactances are zero and the load currents those at nominal voltage: the currents then are
     the flow pattern of least losses, which is not the alternating-current one.
     """
-    mesh = _prepare(feeder, closed, resistive)
-    for _ in range(MAX_SWEEPS):
-        moved = _round(feeder, mesh, p, q, resistive)
-        if moved < TOLERANCE * TOLERANCE:
-            return mesh
-        if not moved < 1e6:
-            break
-    return Mesh(-1, mesh.tree, mesh.flow, mesh.ties, mesh.current, mesh.z, mesh.factor)
+    mesh = prepare(feeder, closed, resistive)
+    converged = solve(feeder, mesh, loop_factor(feeder, mesh), p, q, resistive)
+    return mesh if converged else mesh._replace(fed=-1)
+
+
+def mesh_losses(feeder: Feeder, closed: BoolArray, p: FloatArray, q: FloatArray) -> FloatArray:
+    """Losses [pu] of one meshed state under (t, n) load cases; infinite where not converged."""
+    mesh = prepare(feeder, closed, False)
+    factor = loop_factor(feeder, mesh)
+    out = np.full(len(p), np.inf)
+    for case in range(len(p)):
+        if solve(feeder, mesh, factor, p[case], q[case], False):
+            out[case] = (feeder.r * np.abs(branch_currents(feeder, mesh)) ** 2).sum()
+    return out
+
+
+def loop_factor(feeder: Feeder, mesh: Mesh) -> ComplexArray:
+    """Inverse of the loop impedance matrix, (l, l) [pu]."""
+    if not mesh.ties.size:
+        return np.zeros((0, 0), dtype=np.complex128)
+    return np.ascontiguousarray(np.linalg.inv(loop_impedance(feeder, mesh)))
 
 
 @kernel
-def _prepare(feeder: Feeder, closed: BoolArray, resistive: bool) -> Mesh:
-    """Choose tree and ties of a state and factorise its loops."""
+def loop_impedance(feeder: Feeder, mesh: Mesh) -> ComplexArray:
+    """Impedance matrix of the loops that the ties close, (l, l) [pu], one pair of sweeps per column."""
+    n, loops = feeder.slack.size, mesh.ties.size
+    z = np.zeros((loops, loops), np.complex128)
+    flow = new_flow(n)
+    for k in range(loops):
+        for i in range(n):
+            flow.v_re[i] = flow.v_im[i] = flow.j_re[i] = flow.j_im[i] = 0.0
+        _inject(feeder, mesh.ties[k], 1.0 + 0.0j, flow)
+        forward(mesh.tree, mesh.fed, flow)
+        gap = _gaps(feeder, mesh.ties, flow)
+        for other in range(loops):
+            z[other, k] = -gap[other]
+        z[k, k] += mesh.z[k]
+    return z
+
+
+@kernel
+def prepare(feeder: Feeder, closed: BoolArray, resistive: bool) -> Mesh:
+    """Choose tree and ties of a state, at rest."""
     n = feeder.slack.size
     tree_branch, ties = split(feeder, closed)
     tree = new_tree(n)
-    count = plant(feeder, tree_branch, tree)
+    fed = plant(feeder, tree_branch, tree)
     current = np.zeros(ties.size, np.complex128)
     z = np.empty(ties.size, np.complex128)
     for k in range(ties.size):
@@ -147,18 +159,30 @@ def _prepare(feeder: Feeder, closed: BoolArray, resistive: bool) -> Mesh:
         tree.r[i] = max(tree.r[i], SMALLEST_R)
         if resistive:
             tree.x[i] = 0.0
-    factor = np.zeros((ties.size, ties.size), np.complex128)
-    if ties.size:
-        factor[:] = np.linalg.inv(loop_impedance(feeder, tree, count, ties, z))
     flow = new_flow(n)
     flat(feeder, flow)
-    return Mesh(count, tree, flow, ties, current, z, factor)
+    return Mesh(fed, tree, flow, ties, current, z)
 
 
 @kernel
-def _round(feeder: Feeder, mesh: Mesh, p: FloatArray, q: FloatArray, resistive: bool) -> float:
-    """One fixed-point step: load currents, sweeps, loop currents; return the sum of squared changes."""
-    tree, flow, ties = mesh.tree, mesh.flow, mesh.ties
+def solve(feeder: Feeder, mesh: Mesh, factor: ComplexArray, p: FloatArray, q: FloatArray, resistive: bool) -> bool:
+    """Iterate from the mesh's present voltages and loop currents; return whether the fixed point was reached."""
+    for _ in range(MAX_SWEEPS):
+        moved = _load_step(feeder, mesh, p, q, resistive) + _loop_step(feeder, mesh, factor)
+        if moved < TOLERANCE * TOLERANCE:
+            return True
+        if not moved < 1e6:
+            break
+    flat(feeder, mesh.flow)
+    for k in range(mesh.ties.size):
+        mesh.current[k] = 0.0
+    return False
+
+
+@kernel
+def _load_step(feeder: Feeder, mesh: Mesh, p: FloatArray, q: FloatArray, resistive: bool) -> float:
+    """Set load currents and sweep; return the sum of squared voltage changes."""
+    tree, flow = mesh.tree, mesh.flow
     for k in range(mesh.fed):
         i = tree.order[k]
         a, c = flow.v_re[i], flow.v_im[i]
@@ -167,15 +191,23 @@ def _round(feeder: Feeder, mesh: Mesh, p: FloatArray, q: FloatArray, resistive: 
         scale = 1.0 / (a * a + c * c)
         flow.j_re[i] = (p[i] * a + q[i] * c) * scale + tree.g[i] * a - tree.b[i] * c
         flow.j_im[i] = (p[i] * c - q[i] * a) * scale + tree.g[i] * c + tree.b[i] * a
-    for k in range(ties.size):
-        _inject(feeder, ties[k], mesh.current[k], flow)
-    moved = forward(tree, mesh.fed, flow)
-    if ties.size:
-        gap = _gaps(feeder, ties, flow) - mesh.z * mesh.current
-        mesh.current[:] += mesh.factor @ gap
-        for k in range(ties.size):
-            moved += gap[k].real ** 2 + gap[k].imag ** 2
-    return moved
+    for k in range(mesh.ties.size):
+        _inject(feeder, mesh.ties[k], mesh.current[k], flow)
+    return forward(tree, mesh.fed, flow)
+
+
+@kernel
+def _loop_step(feeder: Feeder, mesh: Mesh, factor: ComplexArray) -> float:
+    """Correct the loop currents by the voltage left across the ties; return the sum of its squares."""
+    gap = _gaps(feeder, mesh.ties, mesh.flow)
+    left = 0.0
+    for k in range(gap.size):
+        gap[k] -= mesh.z[k] * mesh.current[k]
+        left += gap[k].real ** 2 + gap[k].imag ** 2
+    for k in range(gap.size):
+        for other in range(gap.size):
+            mesh.current[k] += factor[k, other] * gap[other]
+    return left
 
 
 @kernel
@@ -192,16 +224,4 @@ def branch_currents(feeder: Feeder, mesh: Mesh) -> ComplexArray:
         out[branch] = value if feeder.to_bus[branch] == i else -value * feeder.ratio[branch]
     for k in range(mesh.ties.size):
         out[mesh.ties[k]] = mesh.current[k]
-    return out
-
-
-@kernel
-def mesh_losses(feeder: Feeder, closed: BoolArray, p: FloatArray, q: FloatArray) -> FloatArray:
-    """Losses [pu] of one meshed state under (t, n) load cases; infinite where not converged."""
-    out = np.full(p.shape[0], np.inf)
-    for t in range(p.shape[0]):
-        mesh = mesh_flow(feeder, closed, p[t], q[t], False)
-        if mesh.fed >= 0:
-            j = branch_currents(feeder, mesh)
-            out[t] = (feeder.r * (j.real**2 + j.imag**2)).sum()
     return out

@@ -11,6 +11,7 @@ from flexmeter.reconfiguration.network import BoolArray, Feeder, FloatArray, Int
 
 TOLERANCE = 1e-9
 MAX_SWEEPS = 100
+SETTLED = 6
 NO_PARENT = -1
 NOT_FED = -2
 
@@ -20,7 +21,7 @@ class Tree(NamedTuple):
 
     `parent` is the upstream bus (-1 for a substation, -2 for a bus that is not fed), `branch` the branch that feeds
     the bus, `r`, `x`, `turns` its impedance and voltage transfer seen from the bus: V = turns V_parent - (r + jx) J.
-    `g`, `b` are the shunts including the charging of closed lines.
+    `g`, `b` are the shunts including the charging of closed lines, `place` the position of a bus in `order`.
     """
 
     order: IntArray
@@ -31,6 +32,7 @@ class Tree(NamedTuple):
     turns: FloatArray
     g: FloatArray
     b: FloatArray
+    place: IntArray
 
 
 class Flow(NamedTuple):
@@ -45,9 +47,9 @@ class Flow(NamedTuple):
 @kernel
 def new_tree(n: int) -> Tree:
     """Return an empty tree of n buses."""
-    ints = np.empty((3, n), np.int64)
+    ints = np.empty((4, n), np.int64)
     reals = np.empty((5, n))
-    return Tree(ints[0], ints[1], ints[2], reals[0], reals[1], reals[2], reals[3], reals[4])
+    return Tree(ints[0], ints[1], ints[2], reals[0], reals[1], reals[2], reals[3], reals[4], ints[3])
 
 
 @kernel
@@ -74,6 +76,7 @@ def plant(feeder: Feeder, closed: BoolArray, tree: Tree) -> int:
         if feeder.slack[i]:
             tree.parent[i] = NO_PARENT
             tree.order[count] = i
+            tree.place[i] = count
             count += 1
     head = 0
     while head < count:
@@ -89,6 +92,7 @@ def plant(feeder: Feeder, closed: BoolArray, tree: Tree) -> int:
             tree.parent[j] = i
             tree.branch[j] = via
             tree.order[count] = j
+            tree.place[j] = count
             count += 1
             _hang(feeder, tree, i, j, via)
     return count
@@ -128,6 +132,7 @@ def sweep(tree: Tree, count: int, p: FloatArray, q: FloatArray, flow: Flow) -> i
     """
     v_re, v_im, j_re, j_im = flow.v_re, flow.v_im, flow.j_re, flow.j_im
     order = tree.order
+    before = np.inf
     for iteration in range(1, MAX_SWEEPS + 1):
         for k in range(count):
             i = order[k]
@@ -138,8 +143,10 @@ def sweep(tree: Tree, count: int, p: FloatArray, q: FloatArray, flow: Flow) -> i
         moved = forward(tree, count, flow)
         if moved < TOLERANCE * TOLERANCE:
             return iteration
-        if not moved < 1e6:
+        # A fixed point contracts; growing steps after the first few mean collapse, and nan compares false.
+        if iteration > SETTLED and not moved < before:
             return -1
+        before = moved
     return -1
 
 

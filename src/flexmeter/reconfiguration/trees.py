@@ -86,12 +86,15 @@ def best_tree(network: FeederNetwork, p_w: ArrayLike, q_var: ArrayLike, limit: i
 
 
 @kernel
-def bridges(start: IntArray, end: IntArray, closed: BoolArray, n: int) -> BoolArray:  # noqa: PLR0912
+def bridges(start: IntArray, end: IntArray, closed: BoolArray) -> BoolArray:  # noqa: PLR0912
     """Mark the closed branches whose opening would split their part of the network, (m,).
 
     Depth-first search with low points (Tarjan 1974, doi 10.1016/0020-0190(74)90003-9), without recursion.
     """
     m = start.size
+    n = 0
+    for e in range(m):
+        n = max(n, start[e] + 1, end[e] + 1)
     ptr = np.zeros(n + 1, np.int64)
     for e in range(m):
         if closed[e] and start[e] != end[e]:
@@ -148,15 +151,24 @@ def bridges(start: IntArray, end: IntArray, closed: BoolArray, n: int) -> BoolAr
 
 
 @kernel
+def _mark_free(
+    start: IntArray, end: IntArray, closed: BoolArray, switchable: BoolArray, first: int, free: BoolArray
+) -> None:
+    """Mark the branches from `first` on that may be opened without cutting a bus off."""
+    bridge = bridges(start, end, closed)
+    for branch in range(start.size):
+        free[branch] = branch >= first and closed[branch] and switchable[branch] and not bridge[branch]
+
+
+@kernel
 def _open_in_turn(start: IntArray, end: IntArray, closed: BoolArray, switchable: BoolArray, found: IntArray) -> int:
     """List all sets of branches, in rising order, whose opening leaves a tree; return how many there are."""
     loops = found.shape[1]
-    n = max(start.max(), end.max()) + 1
     choice = np.full(loops, -1, np.int64)
     free = np.empty((loops, start.size), np.bool_)
     total = 0
     depth = 0
-    free[0] = ~bridges(start, end, closed, n) & closed & switchable
+    _mark_free(start, end, closed, switchable, 0, free[0])
     while depth >= 0:
         if choice[depth] >= 0:
             closed[choice[depth]] = True
@@ -170,13 +182,13 @@ def _open_in_turn(start: IntArray, end: IntArray, closed: BoolArray, switchable:
         choice[depth] = following
         if depth == loops - 1:
             if total < found.shape[0]:
-                found[total] = choice
+                for k in range(loops):
+                    found[total, k] = choice[k]
             total += 1
             continue
         closed[following] = False
         depth += 1
-        free[depth] = ~bridges(start, end, closed, n) & closed & switchable
         # Only later branches may follow: every set is met once, in rising order.
-        free[depth, : following + 1] = False
+        _mark_free(start, end, closed, switchable, following + 1, free[depth])
         choice[depth] = -1
     return total
