@@ -49,7 +49,7 @@ class FieldSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def run_field(settings: FieldSettings) -> None:
-    """Publish the day, then say goodbye."""
+    """Publish the day, then stay connected until cancelled."""
     field = Field(settings.day, settings.tenant)
     async with AsyncExitStack() as stack:
         clients = await _connect(stack, settings, field.devices)
@@ -69,6 +69,7 @@ async def run_field(settings: FieldSettings) -> None:
             await clients[device.name].publish(topics.roster(settings.tenant, device.name), roster, retain=True)
         await link.online()
         await _play(link, settings, field, clients, pace)
+        await asyncio.Event().wait()
 
 
 async def _connect(

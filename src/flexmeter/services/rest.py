@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +14,7 @@ import msgspec
 from flexmeter.errors import AccessError, ServiceError
 from flexmeter.grid import Grid, decode_grid
 
-TIMEOUT_S = 10.0
+TIMEOUT_S, PATIENCE_S, RETRY_S = 10.0, 30.0, 0.1
 
 
 class Topology(msgspec.Struct, frozen=True):
@@ -73,10 +75,7 @@ class Rest:
     ) -> httpx.Response:
         content = None if body is None else msgspec.json.encode(body)
         kind = {"Content-Type": "application/json"} if content is not None else {}
-        try:
-            response = await self._client.request(method, path, content=content, headers={**kind, **(headers or {})})
-        except httpx.HTTPError as error:
-            raise ServiceError(f"{method} {path}: {error or type(error).__name__}") from error
+        response = await self._request(method, path, content, {**kind, **(headers or {})})
         if response.status_code == httpx.codes.PRECONDITION_FAILED:
             raise Conflict(f"{method} {path}: the switch vector has changed")
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -84,3 +83,16 @@ class Rest:
         if response.is_error:
             raise ServiceError(f"{method} {path}: {response.status_code} {response.text[:200]}")
         return response
+
+    async def _request(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> httpx.Response:
+        """Send a request; while nobody listens yet, try again for a while."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await self._client.request(method, path, content=content, headers=headers)
+            except httpx.ConnectError as error:
+                if time.monotonic() > deadline:
+                    raise ServiceError(f"{method} {path}: {error or type(error).__name__}") from error
+                await asyncio.sleep(RETRY_S)
+            except httpx.HTTPError as error:
+                raise ServiceError(f"{method} {path}: {error or type(error).__name__}") from error

@@ -56,11 +56,17 @@ def read_settings(path: Path) -> ServiceSettings:
 def read_toml(path: Path, kind: type[S]) -> S:
     """Return a TOML file as settings; `InputError` names file, field and what was expected."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=kind)
+        return msgspec.toml.decode(path.read_bytes(), type=kind, dec_hook=_as_path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _as_path(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"{kind} from {type(value)}")
 
 
 def write_toml(settings: msgspec.Struct, path: Path) -> None:
