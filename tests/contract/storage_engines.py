@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from influxdb_server import influxdb_house
 from postgresql_server import postgresql_house
 
 from flexmeter.storage.base import Engine
@@ -51,5 +52,6 @@ def duckdb_house(folder: Path) -> Iterator[EngineHouse]:
 
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[EngineHouse]]] = {
     "duckdb": duckdb_house,
+    "influxdb": influxdb_house,
     "postgresql": postgresql_house,
 }

@@ -191,8 +191,8 @@ class Engine(Protocol):
     def backup(self, target: Path) -> None:
         """Write a consistent copy of the database into an empty folder."""
 
-    def size_bytes(self) -> int:
-        """Return the space on disk, as far as the database tells."""
+    def size_bytes(self) -> int | None:
+        """Return the space on disk, None if the database does not tell."""
 
     def close(self) -> None:
         """Release the database."""

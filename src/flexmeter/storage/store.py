@@ -257,8 +257,8 @@ class TenantStore:
             raise StorageError(f"backup: {target.name} is not empty")
         self._engine.backup(target)
 
-    def size_bytes(self) -> int:
-        """Return the space on disk, as far as the database tells."""
+    def size_bytes(self) -> int | None:
+        """Return the space on disk, None if the database does not tell."""
         return self._engine.size_bytes()
 
     def close(self) -> None:

@@ -268,7 +268,7 @@ class DuckdbEngine:
             finally:
                 cursor.execute("detach copy")
 
-    def size_bytes(self) -> int:
+    def size_bytes(self) -> int | None:
         """Return the size of the file and of its write-ahead log."""
         files = (self._path, self._path.with_name(self._path.name + ".wal"))
         return sum(file.stat().st_size for file in files if file.exists())

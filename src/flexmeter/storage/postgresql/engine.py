@@ -238,9 +238,9 @@ class PostgresqlEngine:
         if done.returncode:
             raise StorageError(f"backup: pg_dump: {done.stderr.strip().splitlines()[0]}")
 
-    def size_bytes(self) -> int:
+    def size_bytes(self) -> int | None:
         """Return the space that the server counts for the database."""
-        return self._number("select pg_database_size(current_database())") or 0
+        return self._number("select pg_database_size(current_database())")
 
     def close(self) -> None:
         """Close the connections."""
@@ -323,4 +323,4 @@ def _aggregate_rows(kind: Kind, condition: str, step_ms: int) -> str:
 
 def _sql(query: str) -> LiteralString:
     """Pass a query that was put together here, of no text from outside."""
-    return query  # type: ignore[return-value]
+    return query
