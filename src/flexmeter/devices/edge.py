@@ -70,11 +70,15 @@ class Edge:
 
     async def run(self) -> None:
         """Read and publish until the adapter ends and the outbox is empty."""
-        async with asyncio.TaskGroup() as group:
-            reader = group.create_task(self._read(), name=f"read {self._name}")
+        reader = asyncio.create_task(self._read(), name=f"read {self._name}")
+        try:
             while not reader.done() or self._outbox.count:
                 await self._turn()
                 await asyncio.sleep(_TURN_S)
+            await reader
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
 
     async def _read(self) -> None:
         async for measured in self._adapter.measurements():

@@ -23,6 +23,7 @@ from flexmeter.errors import AccessError, BrokerError
 from flexmeter.messaging import packets
 from flexmeter.messaging.client import Message, Receiver, matches
 from flexmeter.messaging.packets import Connack, Packet, Pingresp, Puback, Publish, Suback, Unsuback
+from flexmeter.messaging.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,15 @@ _MAX_QUEUED_BYTES = 64 * 2**20
 _MAX_CHECKED_TOPICS = 1000
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
 _CONNECT_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class _Flying:
+    """A publish that is not acknowledged, and when it was last sent."""
+
+    message: Publish
+    done: asyncio.Future[None]
+    sent_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class MqttClient:
     clean : False keeps session and undelivered messages at the broker while the client is away.
     will : published by the broker if the client vanishes.
     keepalive_s : the broker hears from the client, and the client from the broker, at least this often.
-    window : unacknowledged publishes under way at most.
+    window : unacknowledged publishes at most; how many of them are sent at once follows from the broker's answers.
     patience_s : how long the first connection may be tried again before `BrokerError` is raised; None = enter at once
         and connect in the background, however long that takes.
     may_publish : filters of the topics the broker lets this client publish to. The broker acknowledges and drops
@@ -88,14 +98,18 @@ class MqttClient:
         self.redelivered = 0
         self._connect_packet = packets.connect(client_id, clean, keepalive_s, will)
         self._keepalive_s = keepalive_s
-        self._window = asyncio.Semaphore(window)
+        self._room = asyncio.Semaphore(window)
+        self._most = window
+        self._window = Window(window)
         self._patience_s = patience_s
         self._may_publish = [pattern.split("/") for pattern in may_publish]
         self._checked: set[str] = set()
         self._rng = rng or random.Random()
         self._filters: dict[str, int] = {}
         self._next_id = 0
-        self._flying: dict[int, tuple[Publish, asyncio.Future[None]]] = {}
+        self._flying: dict[int, _Flying] = {}
+        self._unsent: deque[int] = deque()
+        self._outstanding = 0
         self._requests: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._held: set[int] = set()
         self._queue: deque[Message] = deque()
@@ -109,6 +123,11 @@ class MqttClient:
     def connected(self) -> bool:
         """Whether the session is up now."""
         return self._connected.is_set()
+
+    @property
+    def under_way(self) -> int:
+        """How many publishes wait for their acknowledgement."""
+        return len(self._flying)
 
     async def __aenter__(self) -> Self:
         """Connect, then keep the connection up in the background."""
@@ -156,11 +175,11 @@ class MqttClient:
             self._write(packets.publish(Publish(topic, payload, 0, retain)))
             done.set_result(None)
             return done
-        await self._window.acquire()
+        await self._room.acquire()
         message = Publish(topic, payload, 1, retain, False, self._take_id())
-        self._flying[message.packet_id] = (message, done)
-        if self._connected.is_set():
-            self._write(packets.publish(message))
+        self._flying[message.packet_id] = _Flying(message, done)
+        self._unsent.append(message.packet_id)
+        self._pump()
         if self._connection is not None:
             await self._connection.drained.wait()
         return done
@@ -203,11 +222,7 @@ class MqttClient:
             if type(packet) is Publish:
                 self._take_message(packet, messages)
             elif type(packet) is Puback:
-                flying = self._flying.pop(packet.packet_id, None)
-                if flying is not None:
-                    self._window.release()
-                    if not flying[1].done():
-                        flying[1].set_result(None)
+                self._take_puback(packet.packet_id)
             elif isinstance(packet, Suback | Unsuback):
                 request = self._requests.pop(packet.packet_id, None)
                 if request is not None and not request.done():
@@ -216,6 +231,30 @@ class MqttClient:
                 raise BrokerError(f"unexpected packet {packet!r}")
         if messages:
             self._hand_on(messages)
+
+    def _take_puback(self, packet_id: int) -> None:
+        flying = self._flying.pop(packet_id, None)
+        if flying is None:
+            return
+        self._room.release()
+        self._outstanding -= 1
+        self._window.answered(flying.sent_s, asyncio.get_running_loop().time())
+        if not flying.done.done():
+            flying.done.set_result(None)
+        if self._unsent:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Send what waits, as far as the window of this connection goes."""
+        if not self._connected.is_set():
+            return
+        now_s = asyncio.get_running_loop().time()
+        while self._unsent and self._outstanding < self._window.limit:
+            flying = self._flying[self._unsent.popleft()]
+            self._write(packets.publish(flying.message))
+            flying.message.duplicate = True  # should it have to be sent again
+            flying.sent_s = now_s
+            self._outstanding += 1
 
     def _take_message(self, packet: Publish, messages: list[Message]) -> None:
         if packet.qos:
@@ -279,10 +318,11 @@ class MqttClient:
         await self._open()
         if self._filters:
             await self._subscribe(self._filters)
-        for message, _ in self._flying.values():
-            message.duplicate = True
-            self._write(packets.publish(message))
+        self._unsent = deque(self._flying)
+        self._outstanding = 0
+        self._window = Window(self._most)
         self._connected.set()
+        self._pump()
 
     async def _open(self) -> None:
         where = f"broker {self.endpoint.host}:{self.endpoint.port}"
@@ -352,10 +392,10 @@ class MqttClient:
 
     def _abandon(self, error: BrokerError) -> None:
         self.lost(error)
-        for _, done in self._flying.values():
-            if not done.done():
-                done.set_exception(error)
-                done.exception()
+        for flying in self._flying.values():
+            if not flying.done.done():
+                flying.done.set_exception(error)
+                flying.done.exception()
         self._flying.clear()
 
 

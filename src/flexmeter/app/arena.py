@@ -1,0 +1,205 @@
+"""A platform of its own for a test under load: files, processes, readiness, memory, and the account at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from flexmeter.app.addresses import api_address, broker_address
+from flexmeter.app.backup import open_stores
+from flexmeter.app.setup import set_up
+from flexmeter.config import Config, read_config
+from flexmeter.errors import ServiceError
+from flexmeter.messaging import identity, open_authority
+from flexmeter.registry import Device, open_registry
+from flexmeter.storage import Selection, Span
+from flexmeter.supervision import Child, Program, Supervisor, answers
+
+Process = Literal["broker", "platform", "supervisor"]
+TENANT = "proof"
+START_S = 60.0
+
+
+def prepare(folder: Path, devices: list[str], changes: dict[str, str]) -> Config:
+    """Make a platform's files in a folder, with free ports, its devices, and changed lines of the configuration."""
+    set_up(folder, TENANT, devices[0])
+    file = folder / "flexmeter.toml"
+    text = file.read_text()
+    ports = _free_ports(4)
+    for section in ("[broker]\nhost = ", "[api]\nhost = "):
+        assert section in text
+    for key, port in zip(
+        ("port = 8883", "client_port = 4222", "monitor_port = 8222", "port = 8443"), ports, strict=True
+    ):
+        text = text.replace(f"\n{key}", f"\n{key.split(' = ')[0]} = {port}", 1)
+    for key, value in changes.items():
+        old = next(line for line in text.splitlines() if line.startswith(f"{key} = "))
+        text = text.replace(old, f"{key} = {value}", 1)
+    file.write_text(text)
+    config = read_config(file)
+    registry = open_registry(config.data_folder / "registry.sqlite")
+    try:
+        registry.devices.add(TENANT, [Device(name) for name in devices])
+    finally:
+        registry.close()
+    authority = open_authority(config.data_folder / "certificates")
+    for name in devices:
+        authority.client(identity(TENANT, name, "device"))
+    return config
+
+
+@dataclass
+class Arena:
+    """A running `flexmeter up` and what can be seen of it from outside."""
+
+    config: Config
+    up: Child
+    peak_rss_mb: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        authority = self.config.data_folder / "certificates" / "ca.crt"
+        self._trust = ssl.create_default_context(cafile=str(authority))
+        self._token = (self.config.data_folder / f"{TENANT}.token").read_text().strip()
+
+    def pid(self, process: Process) -> int:
+        """Return the process id, 0 = not running now."""
+        if process == "supervisor" or not self.up.pid:
+            return self.up.pid
+        word = "platform" if process == "platform" else "--config"
+        program = "nats-server" if process == "broker" else "python"
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.up.pid).children():
+                command = child.cmdline()
+                if command and program in Path(command[0]).name and word in command:  # empty = just dying
+                    return int(child.pid)
+        return 0
+
+    async def ready(self) -> bool:
+        """Tell whether the platform says that it is ready."""
+        try:
+            url = urlsplit(api_address(self.config).url)
+        except ServiceError:
+            return False
+        return await answers(url.hostname or "", url.port or 0, "/readyz", self._trust)
+
+    def note_memory(self) -> None:
+        """Keep the highest memory of every process."""
+        processes: tuple[Process, ...] = ("broker", "platform", "supervisor")
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if pid := self.pid(process):
+                    rss_mb = psutil.Process(pid).memory_info().rss / 1e6
+                    self.peak_rss_mb[process] = max(rss_mb, self.peak_rss_mb.get(process, 0.0))
+
+    async def metrics(self) -> dict[str, float]:
+        """Return the platform's metrics by name and labels."""
+        async with httpx.AsyncClient(verify=self._trust, trust_env=False, timeout=10) as client:
+            url = f"{api_address(self.config).url}/metrics"
+            text = (await client.get(url, headers={"Authorization": f"Bearer {self._token}"})).raise_for_status().text
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    async def waiting(self) -> int:
+        """Return how many messages wait at the broker or in the platform."""
+        address = broker_address(self.config)
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            url = f"http://{address.host}:{address.monitor_port}/jsz?consumers=true"
+            details = (await client.get(url)).raise_for_status().json().get("account_details", [])
+        waiting = sum(
+            consumer["num_pending"] + consumer["num_ack_pending"]
+            for account in details
+            for stream in account.get("stream_detail", [])
+            if stream["name"] == "$MQTT_msgs"
+            for consumer in stream.get("consumer_detail") or []
+        )
+        metrics = await self.metrics()
+        queued = sum(value for name, value in metrics.items() if name.startswith("flexmeter_messages_queued"))
+        return int(waiting + queued)
+
+    async def drained(self) -> None:
+        """Return when nothing waits any more."""
+        while True:
+            with contextlib.suppress(httpx.HTTPError, ServiceError, KeyError, ValueError):
+                if await self.waiting() == 0:
+                    return
+            await asyncio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Arena]:
+    """Run `flexmeter up` on a configuration, kept up by a supervisor of our own; it is stopped at the end."""
+    async with Supervisor() as supervisor:
+        file = config.folder / "flexmeter.toml"
+        caches = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(config.folder / "pycache")}
+        program = Program(
+            "flexmeter up",
+            [sys.executable, "-m", "flexmeter", "up", "--config", str(file)],
+            config.folder / "up.log",
+            environment=caches,  # as on a user's machine: a restart does not compile everything again
+            stop_s=30,
+        )
+        arena = Arena(config, await supervisor.start(program))
+        async with asyncio.timeout(START_S):
+            while not await arena.ready():
+                if not arena.up.pid:
+                    raise ServiceError(f"flexmeter up ended; see {program.log}")
+                await asyncio.sleep(0.05)
+        yield arena
+
+
+def stored_times(config: Config, device: str) -> tuple[NDArray[np.int64], int]:
+    """Return the times [ms] at which one quantity of a device is stored, and how many rows are there twice.
+
+    The platform must not run: the caller opens its database.
+    """
+    stores = open_stores(config)
+    try:
+        store = stores.store(TENANT)
+        chosen = Selection(sources=(device,), quantities=("voltage",))
+        batches = store.readings(chosen, Span(0, 2**62))
+        times = np.concatenate([np.empty(0, np.int64), *(batch.column("time_ms").to_numpy() for batch in batches)])
+    finally:
+        stores.close()
+    distinct = np.unique(times)
+    return distinct, int(times.size - distinct.size)
+
+
+class Account(msgspec.Struct):
+    """What was acknowledged and what of it is stored."""
+
+    acknowledged: int = 0
+    stored: int = 0
+    lost: int = 0
+    duplicated: int = 0
+
+    def add(self, acknowledged: NDArray[np.int64], stored: NDArray[np.int64], duplicated: int) -> None:
+        """Count one device."""
+        self.acknowledged += acknowledged.size
+        self.stored += stored.size
+        self.lost += int(np.setdiff1d(acknowledged, stored).size)
+        self.duplicated += duplicated
+
+
+def _free_ports(count: int) -> Iterator[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return iter([one.getsockname()[1] for one in sockets])
+    finally:
+        for one in sockets:
+            one.close()

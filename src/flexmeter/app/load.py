@@ -1,0 +1,112 @@
+"""Load on a platform: devices with real MQTT/TLS sessions that publish numbered readings and keep count of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from flexmeter.messages import COLUMNS, Readings, Roster, RosterEntry, encode_notice, encode_readings, topics
+from flexmeter.messages.readings import Clock
+from flexmeter.messaging import MqttClient
+
+SINGLE_COLUMNS = tuple(COLUMNS[name] for name in ("voltage.a", "active_power.a", "reactive_power.a"))
+PACKED_COLUMNS = tuple(COLUMNS[name] for name in ("voltage", "active_power", "reactive_power"))
+
+
+@dataclass
+class Numbered:
+    """A device that publishes one JSON reading after the other, each at a time of its own.
+
+    Attributes
+    ----------
+    published, acknowledged : how many readings went out, and which times [ms] the broker has acknowledged.
+    shift_ms : error of the device's clock.
+    """
+
+    tenant: str
+    name: str
+    client: MqttClient
+    boot: int
+    start_ms: int
+    clock: Clock = "simulated"
+    published: int = 0
+    shift_ms: int = 0
+    acknowledged: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        values = np.array([[230.25], [512.5], [101.75]])
+        example = Readings(self.name, self.boot, 0, 0, SINGLE_COLUMNS, values, meters=(self.name,), clock=self.clock)
+        text = encode_readings(example, "json").decode()
+        self._template = text.replace('"seq":0', '"seq":%d').replace('"time_ms":0', '"time_ms":%d')
+        self._topic = topics.readings(self.tenant, self.name)
+
+    async def publish(self) -> asyncio.Future[None]:
+        """Publish the next reading; it is noted when it is acknowledged."""
+        time_ms = self.start_ms + self.published + self.shift_ms
+        payload = (self._template % (self.published, time_ms)).encode()
+        self.published += 1
+        done = await self.client.send(self._topic, payload)
+        done.add_done_callback(partial(self._note, time_ms))
+        return done
+
+    def _note(self, time_ms: int, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self.acknowledged.append(time_ms)
+
+
+@dataclass
+class Packed:
+    """A concentrator that publishes CBOR batches of `meters` x 3 values under a roster."""
+
+    tenant: str
+    name: str
+    client: MqttClient
+    boot: int
+    start_ms: int
+    meters: int = 100
+    published: int = 0
+
+    def __post_init__(self) -> None:
+        entries = tuple(RosterEntry(meter=f"{self.name}-{n}", phase="a") for n in range(self.meters))
+        self._roster = Roster(source=self.name, entries=entries)
+        rng = np.random.default_rng(self.boot)
+        self._values = rng.uniform((225.0, 0.0, 0.0), (235.0, 3000.0, 600.0), (self.meters, 3)).T.round(2)
+        self._topic = topics.readings(self.tenant, self.name)
+
+    async def announce(self) -> None:
+        """Publish the roster."""
+        await self.client.publish(topics.roster(self.tenant, self.name), encode_notice(self._roster), retain=True)
+
+    async def publish(self) -> asyncio.Future[None]:
+        """Publish the next batch."""
+        readings = Readings(
+            self.name,
+            self.boot,
+            self.published,
+            self.start_ms + self.published,
+            PACKED_COLUMNS,
+            self._values,
+            roster=self._roster.hash,
+            clock="simulated",
+        )
+        self.published += 1
+        return await self.client.send(self._topic, encode_readings(readings))
+
+
+async def paced(devices: Sequence[Numbered] | Sequence[Packed], rate_per_s: float, stop: asyncio.Event) -> None:
+    """Publish in turn at a rate over all devices until told to stop; what a stall held up is not made up for."""
+    loop = asyncio.get_running_loop()
+    next_s = loop.time()
+    turn = 0
+    while not stop.is_set():
+        now_s = loop.time()
+        next_s = max(next_s, now_s - 0.5)
+        for _ in range(int((now_s - next_s) * rate_per_s)):
+            await devices[turn % len(devices)].publish()
+            turn += 1
+            next_s += 1 / rate_per_s
+        await asyncio.sleep(0.002)
