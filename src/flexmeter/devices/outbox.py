@@ -67,9 +67,10 @@ class Outbox:
             self._database.execute("pragma journal_mode=wal")
             self._database.execute("pragma synchronous=full")
             self._database.executescript(_SCHEMA)
-            self.count, self.bytes, self.last_id = self._database.execute(
-                "select count(*), coalesce(sum(length(payload)), 0), coalesce(max(id), 0) from batches"
+            self.count, self.bytes = self._database.execute(
+                "select count(*), coalesce(sum(length(payload)), 0) from batches"
             ).fetchone()
+            self.last_id = self._last_id()
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"outbox {path}: {error}") from error
 
@@ -143,6 +144,11 @@ class Outbox:
     def close(self) -> None:
         """Release the file."""
         self._database.close()
+
+    def _last_id(self) -> int:
+        """Return the greatest id ever given: how many batches there have been."""
+        row = self._database.execute("select seq from sqlite_sequence where name = 'batches'").fetchone()
+        return int(row[0]) if row else 0
 
     def _drop_what_exceeds(self, now_ms: int) -> None:
         too_old = now_ms - int(self._max_age_s * 1000)

@@ -20,6 +20,15 @@ def test_batches_survive_a_restart_in_order_and_go_when_acknowledged(tmp_path):
     assert [one.seq for one in opened(tmp_path).between(0, None, 10)] == [3, 4]
 
 
+def test_ids_count_all_batches_ever_also_over_a_restart_with_an_empty_outbox(tmp_path):
+    outbox = opened(tmp_path)
+    outbox.delete(outbox.put(1000, 7, [(n, b"x") for n in range(5)]))
+    outbox.close()
+    outbox = opened(tmp_path)
+    assert (outbox.count, outbox.last_id) == (0, 5)
+    assert [one.id for one in outbox.put(1000, 8, [(0, b"x")])] == [6]
+
+
 def test_every_run_has_a_greater_number_even_if_the_clock_goes_back(tmp_path):
     assert opened(tmp_path).new_boot(100) == 100
     assert opened(tmp_path).new_boot(50) == 101
