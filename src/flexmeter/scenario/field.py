@@ -55,7 +55,7 @@ def day_powers(options: DayOptions, grid: Grid) -> DayPowers:
 
 @dataclass(frozen=True)
 class Device:
-    """A publishing device: its name, its meters in order, their phases, its rows in the fleet, its roster.
+    """A publishing device: its name, its meters in order, its rows in the fleet, its roster.
 
     A device with one three-phase meter (a plant) has a row per phase.
     """
@@ -65,6 +65,7 @@ class Device:
     rows: NDArray[np.int64]
     concentrator: Concentrator | None
     roster: Roster
+    roster_hash: str
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def devices(grid: Grid, fleet: Fleet) -> tuple[Device, ...]:
         else:
             concentrator, meters, phases = None, (name,), ("",)
         roster = _roster(name, meters, phases, [float(fleet.nominal_v[k]) for k in rows])
-        made.append(Device(name, meters, np.array(rows), concentrator, roster))
+        made.append(Device(name, meters, np.array(rows), concentrator, roster, roster.hash))
     return tuple(made)
 
 
@@ -191,7 +192,7 @@ def readings_batch(device: Device, minute: int, readings: FleetReadings) -> Read
         time_ms=instant_ms(minute),
         columns=columns,
         values=values,
-        roster=device.roster.hash,
+        roster=device.roster_hash,
         flags=SIMULATED,
         clock="simulated",
     )

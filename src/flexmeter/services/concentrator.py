@@ -33,7 +33,8 @@ class Concentrator:
         ----------
         value, sigma : (3 n_meter, m) voltages [V], then active [W], then reactive powers [var]; nan = missing
         """
-        state = self._estimator.estimate(value, sigma)
+        odd = bool(np.isinf(value).any() or (value[: len(value) // 3] <= 0).any())
+        state = self._estimator.estimate(value, sigma, check=odd)  # the full check names what is odd
         head = state.head.reshape(3, 1, 3, -1)
         variance = state.head_covariance[np.arange(9), np.arange(9)]
         sigma = np.sqrt(variance).reshape(head.shape)
