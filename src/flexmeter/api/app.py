@@ -17,7 +17,7 @@ from flexmeter.registry import Principal, Scope
 
 def create_app(platform: Platform) -> FastAPI:
     """Return the application with all routes that the platform serves."""
-    app = FastAPI(title="Flexmeter", version=flexmeter.__version__)
+    app = FastAPI(title="Flexmeter", version=flexmeter.__version__, redirect_slashes=False)
     problems.install(app)
     gate = Gate(platform.limits)
     api = APIRouter(prefix="/api/v1", responses={"default": problems.OPENAPI_PROBLEM})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
 from types import TracebackType
 
 import httpx
@@ -16,6 +17,11 @@ class AsgiClient:
         transport = httpx.ASGITransport(app)
         self._runner = asyncio.Runner()
         self._client = httpx.AsyncClient(transport=transport, base_url="http://flexmeter")
+        self.headers = self._client.headers
+
+    def path(self, start: str, name: str) -> str:
+        """Return a path with any text as its last part."""
+        return start + urllib.parse.quote(name, safe="")
 
     def __enter__(self) -> AsgiClient:
         return self
