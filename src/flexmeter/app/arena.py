@@ -105,11 +105,16 @@ class Arena:
                     rss_mb = psutil.Process(pid).memory_info().rss / 1e6
                     self.peak_rss_mb[process] = max(rss_mb, self.peak_rss_mb.get(process, 0.0))
 
+    def api(self) -> httpx.AsyncClient:
+        """Return a session with the REST API, with a token for everything."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        url = api_address(self.config).url
+        return httpx.AsyncClient(base_url=url, headers=headers, verify=self._trust, trust_env=False, timeout=10)
+
     async def metrics(self) -> dict[str, float]:
         """Return the platform's metrics by name and labels."""
-        async with httpx.AsyncClient(verify=self._trust, trust_env=False, timeout=10) as client:
-            url = f"{api_address(self.config).url}/metrics"
-            text = (await client.get(url, headers={"Authorization": f"Bearer {self._token}"})).raise_for_status().text
+        async with self.api() as client:
+            text = (await client.get("/metrics")).raise_for_status().text
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
