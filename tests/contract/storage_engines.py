@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from clickhouse_chdb import clickhouse_house
 from influxdb_server import influxdb_house
 from postgresql_server import postgresql_house
 
@@ -51,6 +52,7 @@ def duckdb_house(folder: Path) -> Iterator[EngineHouse]:
 
 
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[EngineHouse]]] = {
+    "clickhouse": clickhouse_house,
     "duckdb": duckdb_house,
     "influxdb": influxdb_house,
     "postgresql": postgresql_house,

@@ -33,10 +33,13 @@ DAY_MS = 24 * HOUR_MS
 EVER = Span(0, 4_000_000_000_000)
 NOW_MS = START_MS + 400 * DAY_MS
 
+SLOW = {"clickhouse"}
+ENGINE_PARAMS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(ENGINES)]
+
 OpenStore = Callable[..., TenantStore]
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+@pytest.fixture(scope="module", params=ENGINE_PARAMS)
 def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """Return a place where engines of one kind keep their databases."""
     with ENGINES[request.param](tmp_path_factory.mktemp(request.param)) as made:
