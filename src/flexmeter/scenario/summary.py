@@ -34,6 +34,7 @@ def summarise(record: DayRecord) -> dict[str, object]:
         "minutes": record.minutes,
         "customers": record.customers,
         "seed": record.seed,
+        "switches": record.vectors.shape[1],
         "losses_kwh": kwh,
         "saving_percent": 100 * (1 - kwh["reconfigured"] / kwh["fixed"]) if kwh["fixed"] else 0.0,
         "changes": [{"minute": c.minute, "opened": c.opened, "closed": c.closed} for c in record.changes],
@@ -90,7 +91,9 @@ Row = tuple[str, str, str]
 def comparison(summary: dict[str, object]) -> list[Row]:
     """Return the rows *what, paper, here* of a summary, ready to print."""
     whole_day = summary["minutes"] == 1440 and summary["grid"] == "reference"
-    rows = [*_network_rows(summary, whole_day), *_estimation_rows(summary), *_latency_rows(summary)]
+    reference = summary["grid"] == "reference"
+    rows = _network_rows(summary, whole_day) if summary["switches"] else []
+    rows += [*_estimation_rows(summary, reference), *_latency_rows(summary)]
     if summary["messages"]:
         rows.append(("messages published / stored / lost", "", _message_text(summary["messages"])))
     return rows
@@ -116,9 +119,9 @@ def _network_rows(summary: dict[str, object], whole_day: bool) -> list[Row]:
     return rows
 
 
-def _estimation_rows(summary: dict[str, object]) -> list[Row]:
+def _estimation_rows(summary: dict[str, object], reference: bool) -> list[Row]:
     rows = []
-    for level, paper in (("mv", "0.14"), ("lv", "")):
+    for level, paper in (("mv", "0.14" if reference else ""), ("lv", "")):
         error = _as_map(_as_map(summary["voltage_error_percent"])[level])
         z = _as_map(_as_map(summary["calibration"])[level])
         name = level.upper()

@@ -90,6 +90,10 @@ def test_summary_holds_the_figures_of_the_record(record: DayRecord) -> None:
 def test_paper_figures_stand_only_beside_the_whole_reference_day(record: DayRecord) -> None:
     rows = {what: paper for what, paper, _ in comparison(summarise(record))}
     assert rows["losses, fixed topology [kWh]"] == ""
+    assert rows["MV voltage error, largest [%]"] == ""
+    whole = {**summarise(record), "grid": "reference", "minutes": 1440}
+    rows = {what: paper for what, paper, _ in comparison(whole)}
+    assert rows["losses, fixed topology [kWh]"] == "1283"
     assert rows["MV voltage error, largest [%]"] == "0.14"
 
 
