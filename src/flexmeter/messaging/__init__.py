@@ -6,7 +6,7 @@ role, and an MQTT client with manual acknowledgement. Open `client.py` first, th
 
 from flexmeter.messaging.authority import Authority, Credential, open_authority
 from flexmeter.messaging.broker import Broker, BrokerSettings, Cluster
-from flexmeter.messaging.client import Client, Message, Receiver
+from flexmeter.messaging.client import Client, Message, Receiver, Session
 from flexmeter.messaging.identity import Identity, identity, may_publish, may_subscribe
 from flexmeter.messaging.memory import MemoryBroker, MemoryClient
 from flexmeter.messaging.mqtt import Endpoint, MqttClient
@@ -27,6 +27,7 @@ __all__ = [
     "MqttClient",
     "Publish",
     "Receiver",
+    "Session",
     "identity",
     "may_publish",
     "may_subscribe",

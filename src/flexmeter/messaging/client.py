@@ -58,6 +58,40 @@ class Client(Protocol):
         """Yield messages; asking for the next one acknowledges the one before."""
 
 
+class Session(Protocol):
+    """What an Event Source needs: messages in batches, manual acknowledgement, a brake."""
+
+    receiver: Receiver | None
+    redelivered: int
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session is up now."""
+
+    async def __aenter__(self) -> Self:
+        """Connect; raise `BrokerError` if the broker cannot be reached or refuses."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect in order."""
+
+    async def subscribe(self, *filters: str, qos: int = 1) -> None:
+        """Subscribe now and after every reconnection."""
+
+    async def send(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> asyncio.Future[None]:
+        """Publish as soon as there is room; the future is done at the acknowledgement."""
+
+    def acknowledge(self, messages: Iterable[Message]) -> None:
+        """Tell the broker that these messages are safe."""
+
+    def pause(self) -> None:
+        """Stop reading from the broker, which keeps what it has."""
+
+    def resume(self) -> None:
+        """Read again after `pause`."""
+
+
 def matches(pattern: str | Sequence[str], topic: str) -> bool:
     """Tell whether a topic is covered by a filter with + and # (MQTT 3.1.1 section 4.7)."""
     want = pattern.split("/") if isinstance(pattern, str) else pattern

@@ -19,7 +19,7 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 class Bucket:
-    """A token bucket: `rate` per second, at most `burst` saved up; taking may go into debt, which is then waited for."""
+    """A token bucket: `rate` per second, at most `burst` saved up; taking may go into debt, to be waited for."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate

@@ -18,8 +18,7 @@ from flexmeter.errors import MessageError
 from flexmeter.messages import encode_notice, topics
 from flexmeter.messages.notices import Rejection
 from flexmeter.messages.topics import PREFIX
-from flexmeter.messaging.client import Message
-from flexmeter.messaging.mqtt import MqttClient
+from flexmeter.messaging.client import Message, Session
 from flexmeter.pipeline.check import Limits
 from flexmeter.pipeline.deadletters import DeadLetters
 from flexmeter.pipeline.inbound import Gathering, InboundPipeline
@@ -37,14 +36,15 @@ class EventSource:
     Parameters
     ----------
     tenant : the tenant.
-    client : an MQTT client of the tenant's platform identity with `clean=False`, not yet connected.
+    client : an MQTT client of the tenant's platform identity with `clean=False`, or a `shared.SharedSession`; not yet
+        connected.
     writer, dead_letters, now_ms, limits, gathering, quota : see `InboundPipeline`.
     """
 
     def __init__(
         self,
         tenant: str,
-        client: MqttClient,
+        client: Session,
         writer: Writer,
         dead_letters: DeadLetters,
         *,
