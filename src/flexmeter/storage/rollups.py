@@ -10,6 +10,7 @@ is answered from the rows. So an answer never differs from what the rows say.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,11 @@ class RollUps:
         self._until_ms = engine.note(f"{kind}_rolled_until")
         self._closing_ms = self._until_ms
         self._rows_from_ms = engine.note(f"{kind}_rows_from")
+
+    @property
+    def rows_from_ms(self) -> int | None:
+        """From when on rows are kept [ms UTC]; None while none were deleted."""
+        return self._rows_from_ms
 
     def stale_hours(self, rows: Rows) -> tuple[tuple[int, ...], int]:
         """Return the hours to be marked in the transaction of these rows, and the mark.
@@ -117,11 +123,11 @@ class RollUps:
             self._mark += 1
             return start_ms, until_ms, hours, self._mark - 1
 
-    def retain(self, retention: Retention, now_ms: int) -> None:
-        """Delete what retention does not keep; rows go only after they are rolled up."""
+    def retain(self, retention: Retention, now_ms: int, archive: Callable[[Span], object]) -> None:
+        """Delete what retention does not keep; rows go only after they are rolled up and archived."""
         if retention.rows_days is not None and self._until_ms is not None:
             before_ms = min(_days_ago(now_ms, retention.rows_days), self._until_ms)
-            self._drop_rows(before_ms // DAY_MS * DAY_MS, retention)
+            self._drop_rows(before_ms // DAY_MS * DAY_MS, retention, archive)
         for step in Resolution:
             days = retention.of(step)
             if days is not None:
@@ -159,7 +165,7 @@ class RollUps:
         pieces.append((Span(max(at_ms, stored_until), span.end_ms), False))
         return [(piece, stored) for piece, stored in pieces if piece.end_ms > piece.start_ms]
 
-    def _drop_rows(self, before_ms: int, retention: Retention) -> None:
+    def _drop_rows(self, before_ms: int, retention: Retention, archive: Callable[[Span], object]) -> None:
         oldest_ms = self._engine.oldest_ms(self._kind)
         if oldest_ms is None or oldest_ms >= before_ms:
             return
@@ -169,6 +175,8 @@ class RollUps:
             if days is None or days > (retention.rows_days or 0):
                 for day in _days(Span(first_ms, max(first_ms, before_ms))):
                     self._engine.roll_up(self._kind, step, day)
+        for day in _days(Span(oldest_ms // DAY_MS * DAY_MS, before_ms)):
+            archive(day)
         with self._lock:
             self._rows_from_ms = before_ms
         self._engine.set_note(f"{self._kind}_rows_from", before_ms)

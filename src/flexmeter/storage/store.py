@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from flexmeter.errors import StorageError
 from flexmeter.messages.quantities import Quality
 from flexmeter.messages.rows import Rows, SeriesKey, WriteResult
 from flexmeter.storage import keys, reports
+from flexmeter.storage.archive import Archive
 from flexmeter.storage.base import KINDS, Engine, Kind
 from flexmeter.storage.columns import Batch, Buckets, Conflicts
 from flexmeter.storage.names import Labels, Names
@@ -43,11 +45,13 @@ class TenantStore:
         *,
         clock: Callable[[], int] = wall_clock_ms,
         retention: Retention | None = None,
+        archive: Archive | None = None,
     ) -> None:
         self.tenant = tenant
         self._engine = engine
         self._clock = clock
         self._retention = retention or Retention()
+        self._archive = archive
         self._writing = threading.Lock()
         self._upkeep = threading.Lock()
         self._names = Names(engine.names())
@@ -108,12 +112,15 @@ class TenantStore:
 
     def readings(self, chosen: Selection, span: Span, kind: Kind = "readings") -> Iterator[pa.RecordBatch]:
         """Yield rows in order of time then series, in bounded memory."""
-        series = self._names.chosen(chosen)
-        labels = self._names.labels(series)
-        yield _batch(labels, Rows.concatenate([]))
-        for rows in self._slices(kind, series, span):
-            if len(rows):
-                yield _batch(labels, rows)
+        kept_ms = self._rollups[kind].rows_from_ms
+        if self._archive is None or kept_ms is None or kept_ms <= span.start_ms:
+            yield from self._rows(kind, chosen, span)
+            return
+        # late rows before the limit are answered from the next upkeep on, which archives them
+        rows = self._rows(kind, chosen, Span(kept_ms, max(kept_ms, span.end_ms)))
+        yield next(rows)
+        yield from self._archive.read(kind, chosen, Span(span.start_ms, min(kept_ms, span.end_ms)))
+        yield from rows
 
     def latest(self, chosen: Selection, kind: Kind = "readings") -> pa.Table:
         """Return the newest value of every chosen series, from memory."""
@@ -234,7 +241,7 @@ class TenantStore:
                 # neither a wrong clock nor a value from the future moves the limits
                 now_ms = min(latest_ms, self._clock())
                 self._rollups[kind].bring_up(first_ms, now_ms // HOUR_MS * HOUR_MS)
-                self._rollups[kind].retain(self._retention, now_ms)
+                self._rollups[kind].retain(self._retention, now_ms, partial(self._keep, kind))
                 with self._writing:
                     self._oldest_ms[kind] = self._engine.oldest_ms(kind)
                 self._engine.tidy(kind)
@@ -267,6 +274,21 @@ class TenantStore:
             if not self._closed:
                 self._closed = True
                 self._engine.close()
+
+    def _rows(self, kind: Kind, chosen: Selection, span: Span) -> Iterator[pa.RecordBatch]:
+        """Yield no rows, for the columns, then those of the database."""
+        series = self._names.chosen(chosen)
+        labels = self._names.labels(series)
+        yield _batch(labels, Rows.concatenate([]))
+        for rows in self._slices(kind, series, span):
+            if len(rows):
+                yield _batch(labels, rows)
+
+    def _keep(self, kind: Kind, day: Span) -> None:
+        """Archive a day that retention is about to delete."""
+        if self._archive is not None:
+            late = day.start_ms < (self._rollups[kind].rows_from_ms or 0)
+            self._archive.add(kind, day.start_ms, self._rows(kind, Selection(), day), late=late)
 
     def _write(self, kind: Kind, rows: Rows, reason: str | None, *, look_back: bool = True) -> WriteResult:
         """Write rows; with a reason they replace what is there, without one the first value wins."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flexmeter.errors import InputError
+from flexmeter.storage.archive import Archive
 from flexmeter.storage.duckdb.engine import DuckdbEngine, DuckdbOptions
 from flexmeter.storage.rollups import Retention
 from flexmeter.storage.store import TenantStore, wall_clock_ms
@@ -20,14 +21,19 @@ def open_duckdb_stores(
     *,
     options: DuckdbOptions | None = None,
     retention: Retention | None = None,
+    archive: Path | None = None,
     clock: Callable[[], int] = wall_clock_ms,
 ) -> TenantStores:
-    """Return stores that lie in `folder/{tenant}.duckdb`; files are opened when first needed."""
+    """Return stores that lie in `folder/{tenant}.duckdb`; files are opened when first needed.
+
+    With `archive`, what retention deletes goes to Parquet files in `archive/{tenant}/` first.
+    """
 
     def open_store(tenant: str) -> TenantStore:
         if not _TENANT.fullmatch(tenant):
             raise InputError(f"tenant {tenant!r}: expected 1 to 64 letters, digits, _ or -")
         engine = DuckdbEngine.open(folder / f"{tenant}.duckdb", options)
-        return TenantStore(tenant, engine, clock=clock, retention=retention)
+        days = None if archive is None else Archive(archive / tenant)
+        return TenantStore(tenant, engine, clock=clock, retention=retention, archive=days)
 
     return TenantStores(open_store)
