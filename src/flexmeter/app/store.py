@@ -107,7 +107,7 @@ async def run_store(config: Config) -> None:
             metrics=sources.metrics,
             not_ready=sources.not_ready,
         )
-        server = authority.server(("localhost", "127.0.0.1", config.api.host))
+        server = authority.server(("localhost", "127.0.0.1", config.api.host), "api")
         served = await stack.enter_async_context(
             serve(
                 create_app(platform),

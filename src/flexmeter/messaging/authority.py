@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
+import hmac
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,19 +68,25 @@ class Authority:
         """The file that clients need to trust the platform."""
         return self.folder / "ca.crt"
 
-    def server(self, hosts: Iterable[str] = ("localhost", "127.0.0.1")) -> Credential:
-        """Return the credential of a server under these names, signed anew."""
-        names = [_general_name(host) for host in hosts]
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flexmeter-server")])
-        return self._issue("server", subject, x509.SubjectAlternativeName(names), ExtendedKeyUsageOID.SERVER_AUTH)
+    def server(self, hosts: Iterable[str] = ("localhost", "127.0.0.1"), name: str = "server") -> Credential:
+        """Return the credential of a server under these names; one that still fits is kept.
+
+        Processes that may start at the same time need names of their own.
+        """
+        names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
+        known = self._still_valid(name)
+        if known is not None:
+            extension = known.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            if extension.value == names:
+                return self._credential(name)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"flexmeter-{name}")])
+        # Nodes of a cluster are each other's clients; no subject of a server is a user of the broker.
+        return self._issue(name, subject, names, [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
     def client(self, who: Identity) -> Credential:
         """Return the credential of a client; one that was signed before and is still valid is kept."""
-        credential = self._credential(who.file_name)
-        if credential.certificate.exists() and credential.key.exists():
-            known = x509.load_pem_x509_certificate(credential.certificate.read_bytes())
-            if known.not_valid_after_utc > _now() + 30 * _DAY and known.issuer == self._certificate.subject:
-                return credential
+        if self._still_valid(who.file_name) is not None:
+            return self._credential(who.file_name)
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, who.tenant),
@@ -86,19 +94,39 @@ class Authority:
                 x509.NameAttribute(NameOID.COMMON_NAME, who.name),
             ]
         )
-        return self._issue(who.file_name, subject, None, ExtendedKeyUsageOID.CLIENT_AUTH)
+        return self._issue(who.file_name, subject, None, [ExtendedKeyUsageOID.CLIENT_AUTH])
+
+    def secret(self, purpose: str) -> str:
+        """Return a secret that only holders of the authority's key can know, the same on all of them."""
+        key = self._key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return hmac.new(key, purpose.encode(), hashlib.sha256).hexdigest()
+
+    def _still_valid(self, name: str) -> x509.Certificate | None:
+        """Return a certificate that was signed before, with its key, and is good for another month."""
+        credential = self._credential(name)
+        if not (credential.certificate.exists() and credential.key.exists()):
+            return None
+        known = x509.load_pem_x509_certificate(credential.certificate.read_bytes())
+        fits = known.not_valid_after_utc > _now() + 30 * _DAY and known.issuer == self._certificate.subject
+        return known if fits else None
 
     def _credential(self, name: str) -> Credential:
         return Credential(self.folder / f"{name}.crt", self.folder / f"{name}.key", self.certificate_file)
 
     def _issue(
-        self, name: str, subject: x509.Name, names: x509.SubjectAlternativeName | None, usage: x509.ObjectIdentifier
+        self,
+        name: str,
+        subject: x509.Name,
+        names: x509.SubjectAlternativeName | None,
+        usages: Sequence[x509.ObjectIdentifier],
     ) -> Credential:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
             _builder(subject, self._certificate.subject, key, _VALID_DAYS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         )
         if names is not None:
             builder = builder.add_extension(names, critical=False)

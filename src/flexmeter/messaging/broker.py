@@ -91,7 +91,9 @@ class Broker:
         self._prepare_folder()
         if not self.port:
             self.choose_ports()
-        self._server = self.authority.server(("localhost", "127.0.0.1", self.settings.host))
+        self._server = self.authority.server(
+            ("localhost", "127.0.0.1", self.settings.host), f"broker-{self.settings.node}"
+        )
         self._write_configuration()
         await self.open_doors()
         return self
@@ -180,8 +182,10 @@ class Broker:
 
     def _write_configuration(self) -> None:
         ports = (self.port, self.client_port, self.monitor_port)
-        text = configuration(self.settings, ports, self._server, sorted(self._known))
+        secret = self.authority.secret("cluster")
+        text = configuration(self.settings, ports, self._server, sorted(self._known), secret)
         partial = self._configuration_file.with_suffix(".part")
+        partial.touch(mode=0o600)
         partial.write_text(text)
         partial.replace(self._configuration_file)
 
@@ -196,9 +200,16 @@ def find_server() -> Path:
 
 
 def configuration(
-    settings: BrokerSettings, ports: tuple[int, int, int], server: Credential, identities: Iterable[Identity]
+    settings: BrokerSettings,
+    ports: tuple[int, int, int],
+    server: Credential,
+    identities: Iterable[Identity],
+    cluster_secret: str = "",
 ) -> str:
-    """Return the broker's configuration file (JSON, which the broker reads as it is)."""
+    """Return the broker's configuration file (JSON, which the broker reads as it is).
+
+    A device's certificate is of the same authority as a node's, so nodes also show each other `cluster_secret`.
+    """
     port, client_port, monitor_port = ports
     tls = {
         "cert_file": str(server.certificate.absolute()),
@@ -234,7 +245,8 @@ def configuration(
         content["cluster"] = {
             "name": settings.cluster.name,
             "listen": f"{settings.host}:{settings.cluster.port}",
-            "routes": [f"nats-route://{route}" for route in settings.cluster.routes],
+            "routes": [f"nats-route://node:{cluster_secret}@{route}" for route in settings.cluster.routes],
+            "authorization": {"user": "node", "password": cluster_secret, "timeout": 5},
             "tls": {**tls, "verify_and_map": False, "verify": True},
         }
     return json.dumps(content, indent=1)
