@@ -12,7 +12,7 @@ from typing import Literal
 from flexmeter.errors import InputError
 from flexmeter.grid.model import Bus, Grid, Line, Load, Shunt, Source, Switch, Transformer
 from flexmeter.grid.readers.optional import optional_module
-from flexmeter.grid.readers.parts import Parts, is_number, thirds
+from flexmeter.grid.readers.parts import Parts, is_number, thirds, whole
 
 Row = dict[str, object]
 Kind = Literal["customer", "generation"]
@@ -110,7 +110,7 @@ class _Conversion:
         """Return the grid."""
         self._refuse_the_unknown()
         self.branch: dict[tuple[str, int], str] = {}
-        self.tie: dict[tuple[int, int], str] = {}
+        self.tie: dict[tuple[int, int | None], str] = {}
         self.half_open = self._half_open_lines()
         for index, row in self._rows("line"):
             self._line(index, row)
@@ -155,11 +155,11 @@ class _Conversion:
                 self.parts.find(table, "", "table", "has elements that the model cannot represent")
 
     def _at(self, table: str, index: int, row: Row, column: str = "bus") -> str | None:
-        bus = row.get(column)
-        if not is_number(bus) or int(bus) not in self.net["bus"].index:  # type: ignore[call-overload]
-            self.parts.find(table, str(index), column, f"{bus!r} is not in the net")
+        bus = whole(row.get(column))
+        if bus is None or bus not in self.net["bus"].index:
+            self.parts.find(table, str(index), column, f"{row.get(column)!r} is not in the net")
             return None
-        known = self.buses.get(int(bus))  # type: ignore[call-overload]
+        known = self.buses.get(bus)
         return known.id if known else None  # a bus out of service takes what hangs on it along
 
     def _bus(self, index: int, row: Row) -> None:
@@ -207,8 +207,9 @@ class _Conversion:
         """Return the lines with an open switch at one end only: line and bus at that end."""
         ends: dict[int, set[int]] = {}
         for _, row in self._rows("switch", service=False):
-            if row.get("et") == "l" and not row.get("closed") and is_number(row.get("element")):
-                ends.setdefault(int(row["element"]), set()).add(int(row["bus"]))  # type: ignore[call-overload]
+            line, bus = whole(row.get("element")), whole(row.get("bus"))
+            if row.get("et") == "l" and not row.get("closed") and line is not None and bus in self.buses:
+                ends.setdefault(line, set()).add(bus)
         return {line: next(iter(buses)) for line, buses in ends.items() if len(buses) == 1}
 
     def _open_end(self, index: int, row: Row, name: str, one: str, other: str) -> tuple[str, str]:
@@ -268,12 +269,11 @@ class _Conversion:
         return CLOCKS.get(clock, f"Dd{clock}")
 
     def _switch(self, index: int, row: Row) -> None:
-        kind, element, closed = row.get("et"), row.get("element"), bool(row.get("closed"))
+        kind, element, closed = row.get("et"), whole(row.get("element")), bool(row.get("closed"))
         name = self.parts.name("switch", row.get("name"), f"switch_{index}")
-        if kind in ("l", "t") and is_number(element):
-            number = int(element)  # type: ignore[call-overload]
-            own = self.branch.get((str(kind), number))
-            branch = self.tie.get((number, int(row["bus"])), own) if kind == "l" else own  # type: ignore[call-overload]
+        if kind in ("l", "t") and element is not None:
+            own = self.branch.get((str(kind), element))
+            branch = self.tie.get((element, whole(row.get("bus"))), own) if kind == "l" else own
             if branch is not None:
                 self.parts.switches.append(Switch(name, branch, closed))
         elif kind == "b":

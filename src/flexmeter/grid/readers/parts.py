@@ -195,6 +195,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and math.isfinite(float(value))
 
 
+def whole(value: object) -> int | None:
+    """Return a cell that holds a whole number, None for any other."""
+    return int(value) if is_number(value) and float(value).is_integer() else None  # type: ignore[call-overload, arg-type]
+
+
 def thirds(total: float, count: int = 3) -> tuple[float, ...]:
     """Return a total shared equally by the phases."""
     return (total / count,) * count

@@ -108,6 +108,8 @@ def _named(scenario: object, attributes: dict[str, object], path: Path | str) ->
         if not isinstance(rows, list):
             raise InputError(f"{path}: {component}: expected a list")
         names = attributes.get(component)
+        if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+            raise InputError(f"{path}: attributes of {component}: expected a list of names")
         for item in rows:
             row = item
             if isinstance(item, list) and isinstance(names, list) and len(item) <= len(names):
