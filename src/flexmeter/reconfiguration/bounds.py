@@ -5,13 +5,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from flexmeter.reconfiguration.network import BASE_VA, BoolArray, FeederNetwork, FloatArray
-from flexmeter.reconfiguration.relaxation import Relaxation
 from flexmeter.reconfiguration.trees import ENUMERATION_LIMIT, best_tree, log10_tree_count
+
+if TYPE_CHECKING:
+    from flexmeter.reconfiguration.relaxation import Relaxation
 
 # The solver's feasibility tolerance, as a share of the losses, taken off every bound.
 SOLVER_TOLERANCE = 1e-6
@@ -106,6 +108,8 @@ def _by_relaxation(
     gap_percent: float,
 ) -> Iterator[Bound]:
     """Best-first branch and bound; every open subproblem keeps its own bound, the least of them is proven."""
+    from flexmeter.reconfiguration.relaxation import Relaxation  # noqa: PLC0415 - only proofs need the LP solver
+
     model = Relaxation(network, losses_w * (1 + SOLVER_TOLERANCE))
     enough = model.upper * (1.0 - gap_percent / 100.0)
     model.cut_at(closed)

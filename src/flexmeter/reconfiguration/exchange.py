@@ -179,7 +179,7 @@ def kick(feeder: Feeder, closed: BoolArray, loops: int, random: IntArray) -> Non
 def draw(random: IntArray, below: int) -> int:
     """Return a number in 0..below-1 and advance the generator, which is one integer below 2^31 (Park and Miller)."""
     random[0] = random[0] * 48271 % 2147483647
-    return random[0] % below
+    return int(random[0] % below)
 
 
 @kernel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -148,8 +148,3 @@ def balance_weights(network: FeederNetwork) -> FloatArray:
 def without_ratings(feeder_rated: FloatArray) -> FloatArray:
     """Return ratings that never bind."""
     return np.full_like(feeder_rated, np.inf)
-
-
-def named_states(network: FeederNetwork, states: Sequence[BoolArray]) -> tuple[tuple[str, ...], ...]:
-    """Return states as the names of their open branches."""
-    return tuple(network.names_of(~state) for state in states)

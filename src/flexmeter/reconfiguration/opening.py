@@ -6,7 +6,7 @@ import numpy as np
 
 from flexmeter.powerflow.lanes import kernel
 from flexmeter.reconfiguration.mesh import SMALLEST_R, split
-from flexmeter.reconfiguration.network import BoolArray, Feeder, FeederNetwork, FloatArray, IntArray
+from flexmeter.reconfiguration.network import BoolArray, ComplexArray, Feeder, FeederNetwork, FloatArray
 from flexmeter.reconfiguration.score import loop_of
 from flexmeter.reconfiguration.sweep import new_tree, plant
 
@@ -20,7 +20,7 @@ def sequential_opening(network: FeederNetwork) -> BoolArray:
     (doi 10.1109/61.25637), with resistances instead of impedances.
     """
     closed = network.closable.copy()
-    tree_branch, incidence, tree_current = loop_incidence(network.feeder, closed, *network.s_pu)
+    incidence, tree_current = loop_incidence(network.feeder, closed, *network.s_pu)
     r = np.maximum(network.feeder.r, SMALLEST_R)
     inverse = np.linalg.inv(incidence.T @ (r[:, None] * incidence)) if incidence.shape[1] else np.zeros((0, 0))
     current = tree_current - incidence @ (inverse @ (incidence.T @ (r * tree_current)))
@@ -38,10 +38,8 @@ def sequential_opening(network: FeederNetwork) -> BoolArray:
 
 
 @kernel
-def loop_incidence(
-    feeder: Feeder, closed: BoolArray, p: FloatArray, q: FloatArray
-) -> tuple[BoolArray, FloatArray, IntArray]:
-    """Spanning forest of a state, its (m, l) loop incidence matrix and the (m,) complex currents of the forest."""
+def loop_incidence(feeder: Feeder, closed: BoolArray, p: FloatArray, q: FloatArray) -> tuple[FloatArray, ComplexArray]:
+    """(m, l) loop incidence matrix of a state and the (m,) complex currents of one of its spanning forests."""
     n, m = feeder.slack.size, closed.size
     tree_branch, ties = split(feeder, closed)
     tree = new_tree(n)
@@ -64,4 +62,4 @@ def loop_incidence(
         if branch >= 0:
             below[tree.parent[i]] += below[i]
             current[branch] = below[i] if feeder.to_bus[branch] == i else -below[i]
-    return tree_branch, incidence, current
+    return incidence, current

@@ -74,7 +74,7 @@ class Relaxation:
         count = len(self.arcs.branch)
         self.use, self.p, self.q, self.l, self.w = (np.arange(count) + k * count for k in range(5))
         self.v = 5 * count + np.arange(network.bus_count)
-        self.solver = highspy.Highs()
+        self.solver = highspy.Highs()  # type: ignore[no-untyped-call]
         self.solver.silent()
         self.solver.setOptionValue("threads", 1)
         self.solver.setOptionValue("presolve", "off")
@@ -146,9 +146,7 @@ class Relaxation:
         values = np.column_stack([2 * p / w, 2 * q / w, -(p**2 + q**2) / w**2, np.full(len(arc), -1.0)])
         low, high = np.full(len(arc), -INFINITE), np.zeros(len(arc))
         starts = np.arange(len(arc), dtype=np.int32) * 4
-        self.solver.addRows(
-            len(arc), low, high, columns.size, starts, columns.ravel().astype(np.int32), values.ravel()
-        )
+        self.solver.addRows(len(arc), low, high, columns.size, starts, columns.ravel().astype(np.int32), values.ravel())
 
     def cut_at(self, closed: BoolArray) -> None:
         """Add the tangents at the flows of a radial state."""
@@ -164,7 +162,8 @@ class Relaxation:
     def solve(self, rounds: int, enough: float, progress: float) -> tuple[float, FloatArray]:
         """Minimise, adding tangents at the solution up to `rounds` times or until the bound passes `enough`.
 
-        A round that raises the bound by less than the share `progress` of the losses is the last. Returns the bound (infinite when no state satisfies the present bounds on x) and the solution.
+        A round that raises the bound by less than the share `progress` of the losses is the last. Returns the bound
+        (infinite when no state satisfies the present bounds on x) and the solution.
         """
         value, point = self._run()
         for _ in range(rounds):

@@ -27,9 +27,10 @@ class Goal(NamedTuple):
     """What to minimise and what to keep, as the kernels read it.
 
     `weight` and `ceiling` (4,) belong to losses [pu], largest voltage deviation [pu], negative least infeed [pu] and
-    load balance. `infeed` (m,) marks the `infeeds` HV/MV transformers, none marked = the substations themselves. `balance` (m,) is
-    the weight of a branch in the load balance. `base` (m,) is the current state, `most` the number of operations
-    allowed from there and `cost` the price of one in units of the weighted value. `forbidden` (f, m) are states.
+    load balance. `infeed` (m,) marks the `infeeds` HV/MV transformers, none marked = the substations themselves.
+    `balance` (m,) is the weight of a branch in the load balance. `base` (m,) is the current state, `most` the number
+    of operations allowed from there and `cost` the price of one in units of the weighted value. `forbidden` (f, m)
+    are states.
     """
 
     weight: FloatArray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,16 +23,20 @@ Clock = Callable[[], float]
 OPENING_LIMIT = 3e7
 SCREENED = 2
 ROUNDS_AT_ONCE = 5
+ROUNDS = 200
+WORK = 2.5e6
 
 
 @dataclass(frozen=True)
 class Budget:
     """How long to search after the descents: `rounds` of the iterated local search with random `seed`.
 
-    The result depends on network, seed and rounds only. With `seconds` and a `clock` the rounds also end in time.
+    Without `rounds` their number follows from the size of the network: 200, fewer from some 25,000 buses times ties
+    on, 0 for very large networks. The result depends on network, seed and rounds only; with `seconds` and a `clock`
+    the rounds also end in time.
     """
 
-    rounds: int = 150
+    rounds: int | None = None
     seed: int = 1
     seconds: float = np.inf
     clock: Clock | None = None
@@ -142,20 +147,31 @@ def search_posed(problem: Problem, budget: Budget) -> SearchResult:
     deadline = budget.clock() + budget.seconds if budget.clock else np.inf
     best, score, starts, evaluated = _descend_all(problem)
     random = np.array([1 + budget.seed * 7919 % 2147483646], dtype=np.int64)
-    done = 0
-    while best.size - best.sum() and done < budget.rounds:
+    done, most = 0, _rounds(problem.network, budget)
+    while done < most:
         if budget.clock and budget.clock() >= deadline:
             break
-        rounds = min(ROUNDS_AT_ONCE, budget.rounds - done)
+        rounds = min(ROUNDS_AT_ONCE, most - done)
         score, count = iterate(problem.feeder, problem.cases, problem.goal, best, score, random, rounds, problem.exact)
         evaluated += count
         done += rounds
     return SearchResult(best, problem.network.names_of(~best), as_terms(score), starts, evaluated)
 
 
+def _rounds(network: FeederNetwork, budget: Budget) -> int:
+    """Return the rounds of a budget; none where there is nothing to exchange."""
+    if not network.tie_count:
+        return 0
+    if budget.rounds is not None:
+        return budget.rounds
+    return int(min(ROUNDS, WORK / (network.bus_count * network.tie_count)))
+
+
 def _descend_all(problem: Problem) -> tuple[BoolArray, Score, dict[str, float], int]:
     """Descend from every start; return the best state, its score, the losses per start and the load flows."""
-    best, score, losses_w, evaluated = None, None, {}, 0
+    best: BoolArray | None = None
+    score: Score | None = None
+    losses_w, evaluated = {}, 0
     for name, start in start_states(problem.network, problem.cases).items():
         closed = start.copy()
         found, count = descend(problem.feeder, problem.cases, problem.goal, closed, problem.exact)
@@ -172,10 +188,8 @@ def start_states(network: FeederNetwork, cases: Cases) -> dict[str, BoolArray]:
     """Return the radial states from which the search descends, by name, each state once."""
     mean = network.with_power(cases.share @ cases.p * BASE_VA, cases.share @ cases.q * BASE_VA)
     states = {"current": spanning_tree(network, np.where(network.closed, 0.0, 1.0))}
-    try:
+    with suppress(DidNotConverge):  # loads that even the closed network cannot supply: the other starts remain
         states["greedy"] = greedy_tree(mean)
-    except DidNotConverge:
-        states.pop("greedy", None)
     states["resistive greedy"] = greedy_tree(mean, resistive=True)
     if network.tie_count**2 * network.branch_count <= OPENING_LIMIT:
         states["sequential opening"] = sequential_opening(mean)
@@ -189,3 +203,17 @@ def as_terms(score: Score) -> Terms:
     """Return the kernels' score in units."""
     losses, deviation, infeed, balance = (float(term) for term in score.terms)
     return Terms(losses * BASE_VA, deviation, -infeed * BASE_VA, balance, float(score.violation))
+
+
+def evaluate_state(network: FeederNetwork, closed: BoolArray, constraints: Constraints | None = None) -> SearchResult:
+    """Return a given radial state in the form of a search result.
+
+    Raises
+    ------
+    DidNotConverge
+        The state cannot supply the loads.
+    """
+    score = pose(network, None, constraints).score(closed)
+    if np.isinf(score.value):
+        raise DidNotConverge(f"{network.name}: load flow", 0, float("inf"), "the given state")
+    return SearchResult(closed, network.names_of(~closed), as_terms(score), {}, 1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from flexmeter.errors import DidNotConverge, NotRadial
 from flexmeter.powerflow.lanes import kernel
-from flexmeter.reconfiguration.network import BoolArray, Feeder, FeederNetwork, FloatArray
+from flexmeter.reconfiguration.network import BoolArray, FeederNetwork, FloatArray
 from flexmeter.reconfiguration.sweep import MAX_SWEEPS, Flow, Tree, flat, forward, new_flow, new_tree, plant, sweep
 
 
@@ -31,14 +31,14 @@ def loss_gradient(network: FeederNetwork, closed: BoolArray) -> tuple[FloatArray
     if sweep(tree, n, p, q, flow) < 0:
         raise DidNotConverge(f"{network.name}: load flow", MAX_SWEEPS, float("nan"), "a state to be compared")
     adjoint = np.zeros((2, n))
-    if not solve_adjoint(network.feeder, tree, p, q, flow, adjoint):
+    if not solve_adjoint(tree, p, q, flow, adjoint):
         raise DidNotConverge(f"{network.name}: adjoint", MAX_SWEEPS, float("nan"), "a state to be compared")
     ratio = (adjoint[0] + 1j * adjoint[1]) / (flow.v_re + 1j * flow.v_im)
     return np.ascontiguousarray(ratio.real), np.ascontiguousarray(-ratio.imag)
 
 
 @kernel
-def solve_adjoint(feeder: Feeder, tree: Tree, p: FloatArray, q: FloatArray, flow: Flow, adjoint: FloatArray) -> bool:
+def solve_adjoint(tree: Tree, p: FloatArray, q: FloatArray, flow: Flow, adjoint: FloatArray) -> bool:
     """Fill `adjoint` (2, n) with the real and imaginary part of l; return whether its fixed point was reached."""
     n = p.size
     work = new_flow(n)

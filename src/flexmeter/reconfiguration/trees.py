@@ -86,7 +86,7 @@ def best_tree(network: FeederNetwork, p_w: ArrayLike, q_var: ArrayLike, limit: i
 
 
 @kernel
-def bridges(start: IntArray, end: IntArray, closed: BoolArray) -> BoolArray:  # noqa: PLR0912
+def bridges(start: IntArray, end: IntArray, closed: BoolArray) -> BoolArray:
     """Mark the closed branches whose opening would split their part of the network, (m,).
 
     Depth-first search with low points (Tarjan 1974, doi 10.1016/0020-0190(74)90003-9), without recursion.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,11 +45,7 @@ class Gain:
         """Return the gain that is exceeded with this probability [W]."""
         if not 0.0 < probability < 1.0:
             raise InputError(f"probability is {probability}, expected between 0 and 1")
-        low, high = -40.0, 40.0
-        while high - low > 1e-9:
-            middle = (low + high) / 2
-            low, high = (low, middle) if normal_cdf(-middle) < probability else (middle, high)
-        return self.gain_w + low * self.sigma_w
+        return self.gain_w + NormalDist().inv_cdf(1.0 - probability) * self.sigma_w
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,6 @@ class Risk:
     current: float
     proposed: float
     draws: int
-
-
-def normal_cdf(z: float) -> float:
-    """Return the probability that a standard normal number is below z."""
-    return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
 def full_covariance(network: FeederNetwork, covariance: ArrayLike) -> FloatArray:
@@ -99,11 +91,11 @@ def expected_gain(network: FeederNetwork, proposed: BoolArray, covariance: Array
     c = full_covariance(network, covariance)
     losses = tree_losses(network, [network.closed, proposed], network.p_w, network.q_var)[:, 0]
     now, then = (np.concatenate(loss_gradient(network, state)) for state in (network.closed, proposed))
-    gradient = now - then
+    gradient: FloatArray = now - then
     gain = float(losses[0] - losses[1])
-    sigma = float(np.sqrt(max(gradient @ c @ gradient, 0.0)))
-    probability = normal_cdf(gain / sigma) if sigma > 0 else float(gain > 0)
-    scale = 100.0 / losses[0] if losses[0] > 0 else 0.0
+    sigma = math.sqrt(max(float(gradient @ c @ gradient), 0.0))
+    probability = NormalDist().cdf(gain / sigma) if sigma > 0 else float(gain > 0)
+    scale = 100.0 / float(losses[0]) if losses[0] > 0 else 0.0
     return Gain(gain, sigma, probability, gain * scale, sigma * scale)
 
 
@@ -148,5 +140,5 @@ def _broken_share(
     for case in range(len(p)):
         cases = problem.cases._replace(p=p[case : case + 1] / BASE_VA, q=q[case : case + 1] / BASE_VA)
         flat(problem.feeder, case_flow(flows, 0))
-        broken += evaluate(problem.feeder, cases, problem.goal, closed, tree, flows).violation > 1e-9
+        broken += int(evaluate(problem.feeder, cases, problem.goal, closed, tree, flows).violation > 1e-9)
     return broken / len(p)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from flexmeter.reconfiguration.flow import meshed_losses
 from flexmeter.reconfiguration.greedy import greedy_tree
 from flexmeter.reconfiguration.network import FeederNetwork, build_network
+from flexmeter.reconfiguration.search import Budget, search
+from flexmeter.reconfiguration.sensitivity import loss_gradient
 from flexmeter.reconfiguration.trees import best_tree
 
 
@@ -14,6 +16,8 @@ def warm() -> None:
     greedy_tree(ring)
     meshed_losses(ring, ring.p_w, ring.q_var)
     best_tree(ring, ring.p_w, ring.q_var)
+    search(ring, budget=Budget(rounds=1))
+    loss_gradient(ring, ring.closed)
 
 
 def tiny_ring() -> FeederNetwork:
