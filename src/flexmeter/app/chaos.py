@@ -39,7 +39,7 @@ HOUR_MS = 3_600_000
 Victim = Process | Literal["edge"]
 VICTIMS: tuple[Victim, ...] = ("broker", "platform", "edge", "supervisor")
 Incident = Callable[["_Run"], Awaitable[None]]
-BALLAST_MB = 400
+BALLAST_MB = 2000
 DRAIN_S = 600.0
 
 

@@ -27,7 +27,7 @@ from flexmeter.supervision import Program, Supervisor, answers
 log = logging.getLogger(__name__)
 
 DISK_CHECK_S = 1.0
-_REOPEN_FACTOR = 1.2
+_REOPEN_MARGIN = 100 * 2**20
 
 
 async def run_house(config: Config, config_file: Path, announce: Callable[[str], None]) -> None:
@@ -97,7 +97,7 @@ async def guard_disk(config: Config, broker: Broker, interval_s: float = DISK_CH
         if broker.accepting and free < least:
             log.error("event=disk_nearly_full free_mb=%d min_free_mb=%d broker=stopped", free >> 20, least >> 20)
             await broker.close_doors()
-        elif not broker.accepting and free > _REOPEN_FACTOR * least:
+        elif not broker.accepting and free > least + min(_REOPEN_MARGIN, least // 5):
             log.warning("event=disk_free_again free_mb=%d broker=started", free >> 20)
             await broker.open_doors()
         await asyncio.sleep(interval_s)

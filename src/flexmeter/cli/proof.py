@@ -23,7 +23,7 @@ def chaos(
     rate: float = typer.Option(500.0, "--rate", min=1, help="Readings per second under which this happens."),
     seed: int = typer.Option(1, "--seed", help="Seed of order and timing."),
     pause: float = typer.Option(0.0, "--pause", min=0, help="Also stop broker and platform for so many seconds each."),
-    disk: bool = typer.Option(False, "--disk", help="Also let the disk fill up (takes 400 MB for some seconds)."),
+    disk: bool = typer.Option(False, "--disk", help="Also let the disk fill up (takes 2 GB for some seconds)."),
     clock: bool = typer.Option(False, "--clock", help="Also let the devices' clocks jump by an hour, there and back."),
     folder: Path | None = typer.Option(None, "--folder", help="Keep the platform here to look at; must be empty."),
     as_json: bool = JSON,
