@@ -14,6 +14,7 @@ from flexmeter.grid.model import Bus, Grid, Line, Load, Shunt, Source, Switch, T
 from flexmeter.grid.readers.parts import Parts, thirds
 
 Table = NDArray[np.float64]
+Row = list[float]
 FREQUENCY_HZ = 50.0
 COLUMNS = {"bus": 13, "gen": 8, "branch": 11}
 _KILOWATTS = re.compile(r"mpc\.bus\(:,\s*\[PD,?\s*QD\]\)\s*=\s*mpc\.bus\(:,\s*\[PD,?\s*QD\]\)\s*/\s*1e3")
@@ -95,14 +96,14 @@ class _Conversion:
 
     def grid(self, name: str) -> Grid:
         """Return the grid."""
-        for row in self.case.bus:
+        for row in self.case.bus.tolist():
             self._bus(row)
         switchable = bool((self.case.branch[:, 10] == 0).any())
         if switchable:
             self.parts.assume("some branches are out of service: every branch gets a switch")
-        for number, row in enumerate(self.case.branch, start=1):
+        for number, row in enumerate(self.case.branch.tolist(), start=1):
             self._branch(number, row, switchable)
-        for number, row in enumerate(self.case.gen, start=1):
+        for number, row in enumerate(self.case.gen.tolist(), start=1):
             self._generator(number, row)
         return self.parts.grid(name, "MATPOWER", FREQUENCY_HZ)
 
@@ -112,15 +113,15 @@ class _Conversion:
             self.parts.find(table, str(number), "bus", f"{value:g} is not in mpc.bus")
         return bus
 
-    def _bus(self, row: Table) -> None:
-        if not (np.isfinite(row[:10]).all() and row[9] > 0 and row[0] == int(row[0]) and int(row[0]) not in self.bus):
+    def _bus(self, row: Row) -> None:
+        if not (_finite(row[:10]) and row[9] > 0 and row[0] == int(row[0]) and int(row[0]) not in self.bus):
             self.parts.find("bus", f"{row[0]:g}", "baseKV", "expected finite numbers, a positive voltage, a new number")
             return
         number, volts = int(row[0]), row[9] * 1e3
         bus = Bus(self.parts.name("bus", number, ""), volts)
         self.bus[number] = bus
         self.parts.buses.append(bus)
-        p, q, g, b = row[2:6] * 1e6
+        p, q, g, b = (value * 1e6 for value in row[2:6])
         if p or q:
             name = self.parts.name("load", f"load_{number}", "")
             self.parts.loads.append(Load(name, bus.id, power_w=thirds(p), power_var=thirds(q)))
@@ -128,11 +129,11 @@ class _Conversion:
             name = self.parts.name("shunt", f"shunt_{number}", "")
             self.parts.shunts.append(Shunt(name, bus.id, g_s=(g / volts**2,) * 3, b_s=(b / volts**2,) * 3))
 
-    def _branch(self, number: int, row: Table, switchable: bool) -> None:
+    def _branch(self, number: int, row: Row, switchable: bool) -> None:
         one, other = self._at("branch", number, row[0]), self._at("branch", number, row[1])
         if one is None or other is None:
             return
-        if not np.isfinite(row[:11]).all():
+        if not _finite(row[:11]):
             self.parts.find("branch", str(number), "r", "not a finite number")
             return
         name = self.parts.name("branch", f"branch_{number}", "")
@@ -143,7 +144,7 @@ class _Conversion:
         if switchable:
             self.parts.switches.append(Switch(f"switch_{number}", name, closed=bool(row[10])))
 
-    def _line(self, name: str, row: Table, one: Bus, other: Bus) -> None:
+    def _line(self, name: str, row: Row, one: Bus, other: Bus) -> None:
         base_ohm = one.voltage_v**2 / (self.case.base_mva * 1e6)
         kind = self.parts.sequence_type(
             name,
@@ -155,7 +156,7 @@ class _Conversion:
         )
         self.parts.lines.append(Line(name, one.id, other.id, kind, 1.0))
 
-    def _transformer(self, name: str, number: int, row: Table, one: Bus, other: Bus) -> None:
+    def _transformer(self, name: str, number: int, row: Row, one: Bus, other: Bus) -> None:
         r, x, charging, ratio, shift = row[2], row[3], row[4], row[8] or 1.0, row[9]
         if x < 0 or r < 0 or ratio <= 0 or shift % 30:
             self.parts.find("branch", str(number), "ratio", "a transformer of this kind cannot be represented")
@@ -178,12 +179,14 @@ class _Conversion:
             )
         )
 
-    def _generator(self, number: int, row: Table) -> None:
+    def _generator(self, number: int, row: Row) -> None:
         bus = self._at("gen", number, row[0])
         if bus is None or row[7] <= 0:
             return
-        kind = next(line[1] for line in self.case.bus if int(line[0]) == int(row[0]))
-        if kind == 3:
+        if not _finite(row[:8]):
+            self.parts.find("gen", str(number), "Pg", "not a finite number")
+            return
+        if self.case.bus[self.case.bus[:, 0] == row[0], 1][0] == 3:
             if not any(source.bus == bus.id for source in self.parts.sources):
                 self.parts.sources.append(Source(f"source_{bus.id}", bus.id, bus.voltage_v * row[5]))
             return
@@ -191,3 +194,7 @@ class _Conversion:
         name = self.parts.name("load", f"gen_{number}", "")
         p, q = -row[1] * 1e6, -row[2] * 1e6
         self.parts.loads.append(Load(name, bus.id, power_w=thirds(p), power_var=thirds(q), kind="generation"))
+
+
+def _finite(row: Row) -> bool:
+    return all(math.isfinite(value) for value in row)

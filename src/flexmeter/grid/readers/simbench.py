@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,8 @@ def load_cgmes(path: Path | str) -> object:
     files = sorted(str(item) for item in path.glob("*.xml")) if path.is_dir() else [str(path)]
     if not files or not path.exists():
         raise InputError(f"{path}: no CGMES files (.xml or .zip) found")
+    if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not a zip file")
     converter = optional_module("pandapower.converter.cim.cim2pp.from_cim", "reading CGMES files")
     try:
         with warnings.catch_warnings():

@@ -52,14 +52,15 @@ def read_table(path: Path | str, required: Sequence[str]) -> dict[str, list[obje
             table = csv.read_csv(path)
         else:
             raise InputError(f"{path}: {path.suffix or 'no'} extension, expected .csv or .parquet")
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, KeyError) as error:
         raise InputError(f"{path}: not a table: {error}") from error
-    missing = [name for name in required if name not in table.column_names]
+    missing = [name for name in required if name not in columns]
     if missing:
         raise InputError(f"{path}: column {missing[0]!r} is missing, expected {', '.join(required)}")
-    return {name: table.column(name).to_pylist() for name in table.column_names}
+    return columns
 
 
 def read_load_table(path: Path | str, rows: Sequence[tuple[str, str]], default: tuple[Floats, Floats]) -> LoadTable:
