@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from flexmeter.errors import StorageError
 from flexmeter.messages.quantities import Quality
 from flexmeter.messages.rows import Rows, SeriesKey, WriteResult
-from flexmeter.storage import keys, reports
+from flexmeter.storage import answers, keys, reports
 from flexmeter.storage.archive import Archive
 from flexmeter.storage.base import KINDS, Engine, Kind
 from flexmeter.storage.columns import Batch, Buckets, Conflicts
@@ -126,109 +126,41 @@ class TenantStore:
         """Return the newest value of every chosen series, from memory."""
         series = self._names.chosen(chosen)
         rows = self._newest[kind].rows(series)
-        return pa.Table.from_batches([_batch(self._names.labels(series), rows)])
+        return pa.Table.from_batches([answers.row_batch(self._names.labels(series), rows)])
 
     def aggregate(self, chosen: Selection, span: Span, step: Resolution, kind: Kind = "readings") -> pa.Table:
         """Return per series and bucket `time_ms, count, mean, min, max, last`."""
-        series, found = self._buckets(chosen, span, step, kind)
-        columns = {
-            **self._names.labels(series).columns(found.series),
-            "time_ms": found.time_ms,
-            "count": found.count,
-            "mean": found.total / found.count,
-            "min": found.low,
-            "max": found.high,
-            "last": found.last,
-        }
-        return pa.table(columns)
+        return answers.bucket_table(*self._buckets(chosen, span, step, kind))
 
     def aggregate_area(self, chosen: Selection, span: Span, step: Resolution, kind: Kind = "readings") -> pa.Table:
         """Return buckets per quantity and phase over all chosen series."""
-        series, found = self._buckets(chosen, span, step, kind)
-        names = self._names.labels(series).columns(found.series)
-        table = pa.table(
-            {
-                "quantity": names["quantity"].cast(pa.string()),
-                "phase": names["phase"].cast(pa.string()),
-                "time_ms": found.time_ms,
-                "count": found.count,
-                "total": found.total,
-                "low": found.low,
-                "high": found.high,
-            }
-        )
-        by = ["quantity", "phase", "time_ms"]
-        joined = table.group_by(by).aggregate(
-            [("low", "count"), ("count", "sum"), ("total", "sum"), ("low", "min"), ("high", "max")]
-        )
-        joined = joined.sort_by([(name, "ascending") for name in ("time_ms", "quantity", "phase")])
-        count = joined["count_sum"].to_numpy()
-        return pa.table(
-            {
-                **{name: joined[name] for name in by},
-                "series": joined["low_count"],
-                "count": joined["count_sum"],
-                "mean": joined["total_sum"].to_numpy() / count,
-                "min": joined["low_min"],
-                "max": joined["high_max"],
-            }
-        )
+        return answers.area_table(*self._buckets(chosen, span, step, kind))
 
     def versions(self, chosen: Selection, span: Span, kind: Kind = "readings") -> pa.Table:
         """Return what was replaced, in order of time, series and version."""
         series = self._names.chosen(chosen)
-        found = self._engine.versions(kind, series, span)
-        columns = {
-            **self._names.labels(series).columns(found.rows.series),
-            "time_ms": found.rows.time_ms,
-            "version": found.version,
-            "value": found.rows.value,
-            "sigma": found.rows.sigma,
-            "quality": found.rows.quality,
-            "received_ms": found.received_ms,
-            "replaced_ms": found.replaced_ms,
-            "reason": pa.array(found.reason, pa.string()),
-        }
-        return pa.table(columns)
+        return answers.version_table(self._names.labels(series), self._engine.versions(kind, series, span))
 
     def conflicts(self, chosen: Selection, span: Span) -> pa.Table:
         """Return refused second values."""
         series = self._names.chosen(chosen)
-        found, received_ms = self._engine.conflicts(series, span)
-        columns = {
-            **self._names.labels(series).columns(found.series),
-            "time_ms": found.time_ms,
-            "stored_value": found.stored_value,
-            "refused_value": found.refused_value,
-            "received_ms": received_ms,
-        }
-        return pa.table(columns)
+        return answers.conflict_table(self._names.labels(series), *self._engine.conflicts(series, span))
 
     def quality(self, chosen: Selection, span: Span, interval_ms: int) -> pa.Table:
         """Return per series `expected, received, missing, suspect, conflicts`."""
-        series, found = self._presence(chosen, span, interval_ms)
-        expected = found.start_ms.size
-        received = found.received.sum(axis=1, dtype=np.int64)
-        refused, _ = self._engine.conflicts(series, span)
-        columns = {
-            **self._names.labels(series).columns(series),
-            "expected": np.full(series.size, expected, np.int64),
-            "received": received,
-            "missing": expected - received,
-            "suspect": found.suspect,
-            "conflicts": np.bincount(np.searchsorted(series, refused.series), minlength=series.size).astype(np.int64),
-        }
-        return pa.table(columns)
+        found = self._presence(chosen, span, interval_ms)
+        refused, _ = self._engine.conflicts(found.series, span)
+        return answers.quality_table(self._names.labels(found.series), found, refused)
 
     def gaps(self, chosen: Selection, span: Span, interval_ms: int) -> pa.Table:
         """Return runs of missing intervals per series: `start_ms, end_ms, missing`."""
-        series, found = self._presence(chosen, span, interval_ms)
+        found = self._presence(chosen, span, interval_ms)
         where, columns = reports.gaps(found, interval_ms)
-        return pa.table({**self._names.labels(series).columns(where), **columns})
+        return pa.table({**self._names.labels(found.series).columns(where), **columns})
 
     def read_success(self, chosen: Selection, span: Span, interval_ms: int) -> pa.Table:
         """Return per interval `time_ms, expected, received, rate` over the chosen series."""
-        return reports.read_success(self._presence(chosen, span, interval_ms)[1])
+        return reports.read_success(self._presence(chosen, span, interval_ms))
 
     def maintain(self) -> None:
         """Bring roll-ups up to date and drop what retention no longer keeps."""
@@ -279,10 +211,10 @@ class TenantStore:
         """Yield no rows, for the columns, then those of the database."""
         series = self._names.chosen(chosen)
         labels = self._names.labels(series)
-        yield _batch(labels, Rows.concatenate([]))
+        yield answers.row_batch(labels, Rows.concatenate([]))
         for rows in self._slices(kind, series, span):
             if len(rows):
-                yield _batch(labels, rows)
+                yield answers.row_batch(labels, rows)
 
     def _keep(self, kind: Kind, day: Span) -> None:
         """Archive a day that retention is about to delete."""
@@ -357,18 +289,15 @@ class TenantStore:
         if not np.isfinite(rows.value).all():
             raise StorageError("value: not a finite number")
 
-    def _buckets(
-        self, chosen: Selection, span: Span, step: Resolution, kind: Kind
-    ) -> tuple[NDArray[np.int32], Buckets]:
+    def _buckets(self, chosen: Selection, span: Span, step: Resolution, kind: Kind) -> tuple[Labels, Buckets]:
         series = self._names.chosen(chosen)
         width = int(step)
         whole = Span(span.start_ms // width * width, -(-span.end_ms // width) * width)
-        return series, self._rollups[kind].buckets(self._filter(series), whole, step)
+        return self._names.labels(series), self._rollups[kind].buckets(self._filter(series), whole, step)
 
-    def _presence(self, chosen: Selection, span: Span, interval_ms: int) -> tuple[NDArray[np.int32], reports.Presence]:
+    def _presence(self, chosen: Selection, span: Span, interval_ms: int) -> reports.Presence:
         series = self._names.chosen(chosen)
-        slices = self._slices("readings", series, span)
-        return series, reports.presence(slices, series, span, interval_ms)
+        return reports.presence(self._slices("readings", series, span), series, span, interval_ms)
 
     def _slices(self, kind: Kind, series: NDArray[np.int32], span: Span) -> Iterator[Rows]:
         """Scan a span in pieces of time of bounded size, skipping times without rows."""
@@ -385,19 +314,6 @@ class TenantStore:
 
     def _filter(self, series: NDArray[np.int32]) -> NDArray[np.int32] | None:
         return None if series.size == len(self._names) else series
-
-
-def _batch(labels: Labels, rows: Rows) -> pa.RecordBatch:
-    columns = {
-        **labels.columns(rows.series),
-        "time_ms": rows.time_ms,
-        "value": rows.value,
-        "sigma": pa.array(rows.sigma, pa.float32(), mask=np.isnan(rows.sigma)),
-        "quality": rows.quality,
-    }
-    return pa.RecordBatch.from_pydict(
-        {name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()}
-    )
 
 
 def _joined(whole: WriteResult, part: WriteResult, places: NDArray[np.intp]) -> WriteResult:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 
+from flexmeter.errors import InputError
 from flexmeter.storage.base import Store
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_tenant(name: str) -> None:
+    """Raise InputError for a name that could not be part of a file or database name."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"tenant {name!r}: expected 1 to 64 letters, digits, _ or -")
 
 
 class TenantStores:

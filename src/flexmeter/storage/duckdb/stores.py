@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-from flexmeter.errors import InputError
 from flexmeter.storage.archive import Archive
 from flexmeter.storage.duckdb.engine import DuckdbEngine, DuckdbOptions
 from flexmeter.storage.rollups import Retention
 from flexmeter.storage.store import TenantStore, wall_clock_ms
-from flexmeter.storage.tenants import TenantStores
-
-_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+from flexmeter.storage.tenants import TenantStores, check_tenant
 
 
 def open_duckdb_stores(
@@ -30,8 +26,7 @@ def open_duckdb_stores(
     """
 
     def open_store(tenant: str) -> TenantStore:
-        if not _TENANT.fullmatch(tenant):
-            raise InputError(f"tenant {tenant!r}: expected 1 to 64 letters, digits, _ or -")
+        check_tenant(tenant)
         engine = DuckdbEngine.open(folder / f"{tenant}.duckdb", options)
         days = None if archive is None else Archive(archive / tenant)
         return TenantStore(tenant, engine, clock=clock, retention=retention, archive=days)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable
 
 import httpx
 
-from flexmeter.errors import InputError
 from flexmeter.storage.influxdb.client import TIMEOUT_S, InfluxClient
 from flexmeter.storage.influxdb.engine import InfluxEngine
 from flexmeter.storage.rollups import Retention
 from flexmeter.storage.store import TenantStore, wall_clock_ms
-from flexmeter.storage.tenants import TenantStores
-
-_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+from flexmeter.storage.tenants import TenantStores, check_tenant
 
 
 def open_influxdb_stores(
@@ -31,8 +27,7 @@ def open_influxdb_stores(
     """Return stores in databases `{prefix}{tenant}`; those that are missing are created."""
 
     def open_store(tenant: str) -> TenantStore:
-        if not _TENANT.fullmatch(tenant):
-            raise InputError(f"tenant {tenant!r}: expected 1 to 64 letters, digits, _ or -")
+        check_tenant(tenant)
         http = httpx.Client(
             base_url=url,
             auth=(user, password) if user else None,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from flexmeter.errors import InputError, StorageError
+from flexmeter.errors import StorageError
 from flexmeter.storage.postgresql.engine import PostgresqlEngine
 from flexmeter.storage.rollups import Retention
 from flexmeter.storage.store import TenantStore, wall_clock_ms
-from flexmeter.storage.tenants import TenantStores
-
-_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+from flexmeter.storage.tenants import TenantStores, check_tenant
 
 
 def open_postgresql_stores(
@@ -28,8 +25,7 @@ def open_postgresql_stores(
     """Return stores in databases `{prefix}{tenant}`; those that are missing are created."""
 
     def open_store(tenant: str) -> TenantStore:
-        if not _TENANT.fullmatch(tenant):
-            raise InputError(f"tenant {tenant!r}: expected 1 to 64 letters, digits, _ or -")
+        check_tenant(tenant)
         name = prefix + tenant
         _create_database(conninfo, name)
         engine = PostgresqlEngine.open(make_conninfo(conninfo, dbname=name))
