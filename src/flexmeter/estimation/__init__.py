@@ -5,7 +5,9 @@ Out: voltages, powers and flows with standard deviations, and the joint summary 
 `estimator.py` first, then `message.py` (the method) and `levels.py` (areas).
 """
 
-from flexmeter.estimation.estimator import Answer, Estimate, Estimator, Forecast, Reports, default_forecast
+from flexmeter.estimation.estimate import Answer, Estimate, Reports
+from flexmeter.estimation.estimator import Estimator
+from flexmeter.estimation.forecast import Forecast, default_forecast
 from flexmeter.estimation.levels import (
     AreaSummary,
     aged,

@@ -92,7 +92,8 @@ def condition_reports(
 @inlined
 def is_known(value: FloatArray, covariance: FloatArray, a: int, i: int, s: int) -> bool:
     """Whether a reported quantity is there."""
-    return value[a, i, s] - value[a, i, s] == 0.0 and covariance[a, i, i, s] - covariance[a, i, i, s] == 0.0
+    off = (value[a, i, s] - value[a, i, s]) + (covariance[a, i, i, s] - covariance[a, i, i, s])  # nan unless finite
+    return bool(off == 0.0)
 
 
 @inlined

@@ -118,23 +118,26 @@ def multiply_constant(w: FloatArray, out: int, left: int, constant: FloatArray) 
 
 @routine
 def constant_multiply(w: FloatArray, out: int, constant: FloatArray, right: int) -> None:
-    """out = constant @ right; out may be right."""
-    for j in range(N):
-        x0, x1, x2, x3, x4, x5 = row_of(w, right + j, N)
-        for i in range(N):
-            one = x0 * constant[i, 0] + x1 * constant[i, 1] + x2 * constant[i, 2]
-            two = x3 * constant[i, 3] + x4 * constant[i, 4] + x5 * constant[i, 5]
+    """out = constant @ right."""
+    for i in range(N):
+        c = constant[i]
+        for j in range(N):
+            at = right + j
+            one = load(w, at) * c[0] + load(w, at + N) * c[1] + load(w, at + 2 * N) * c[2]
+            two = load(w, at + 3 * N) * c[3] + load(w, at + 4 * N) * c[4] + load(w, at + 5 * N) * c[5]
             store(w, out + N * i + j, one + two)
 
 
 @routine
 def transposed_constant_multiply(w: FloatArray, out: int, constant: FloatArray, right: int) -> None:
-    """out = constant.T @ right; out may be right."""
-    for j in range(N):
-        x0, x1, x2, x3, x4, x5 = row_of(w, right + j, N)
-        for i in range(N):
-            one = x0 * constant[0, i] + x1 * constant[1, i] + x2 * constant[2, i]
-            two = x3 * constant[3, i] + x4 * constant[4, i] + x5 * constant[5, i]
+    """out = constant.T @ right."""
+    for i in range(N):
+        c0, c1, c2 = constant[0, i], constant[1, i], constant[2, i]
+        c3, c4, c5 = constant[3, i], constant[4, i], constant[5, i]
+        for j in range(N):
+            at = right + j
+            one = load(w, at) * c0 + load(w, at + N) * c1 + load(w, at + 2 * N) * c2
+            two = load(w, at + 3 * N) * c3 + load(w, at + 4 * N) * c4 + load(w, at + 5 * N) * c5
             store(w, out + N * i + j, one + two)
 
 

@@ -68,7 +68,8 @@ def condition_answer(
 @inlined
 def is_answered(up: FloatArray, message: FloatArray, covariance: FloatArray, i: int, s: int) -> bool:
     """Whether a quantity was reported and answered, and is not known exactly anyway."""
-    return up[i, s] - up[i, s] == 0.0 and message[i, s] - message[i, s] == 0.0 and covariance[i, i, s] > 0.0
+    off = (up[i, s] - up[i, s]) + (message[i, s] - message[i, s])  # nan unless finite
+    return bool(off == 0.0 and covariance[i, i, s] > 0.0)
 
 
 @inlined

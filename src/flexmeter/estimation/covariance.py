@@ -101,8 +101,8 @@ def root_psi(w: FloatArray, root: int, out: int) -> None:
             total = splat(0.0)
             for p in range(3):
                 for q in range(3):
-                    high, low = max(p, q), min(p, q)
-                    inverse = load(w, root + ROOT_INVERSE + high * (high + 1) // 2 + low)
+                    entry = p * (p + 1) // 2 + q if p > q else q * (q + 1) // 2 + p
+                    inverse = load(w, root + ROOT_INVERSE + entry)
                     total = total + load(w, a + 6 * p + i) * inverse * load(w, a + 6 * q + j)
             store(w, out + 6 * i + j, total)
 
@@ -332,8 +332,8 @@ def root_of(variance: float) -> float:
 
 
 @routine
-def leaf_sigmas(w: FloatArray, at: int, bus: int, z: FloatArray, phase: int, other: int) -> tuple[float, float]:
-    """Return the standard deviations of P and Q at the end of the leaf."""
+def leaf_sigmas(w: FloatArray, at: int, bus: int, z: FloatArray, phase: int, other: int) -> tuple[float, float, float]:
+    """Return the standard deviations of P, Q and |V| at the end of the leaf."""
     v, i = pair(w, at + V), pair(w, at + I)
     zz = impedance(z)
     cov_i = square(w, at + LEAF_CURRENT)
@@ -346,7 +346,8 @@ def leaf_sigmas(w: FloatArray, at: int, bus: int, z: FloatArray, phase: int, oth
     q_v, q_i = (splat(0.0) - i[1], i[0]), (v[1], splat(0.0) - v[0])
     var_p = quadratic(p_v, cov_end, p_v) + quadratic(p_i, cov_i, p_i) + quadratic(p_i, with_end, p_v) * 2.0
     var_q = quadratic(q_v, cov_end, q_v) + quadratic(q_i, cov_i, q_i) + quadratic(q_i, with_end, q_v) * 2.0
-    return root_of(var_p), root_of(var_q)
+    var_v = quadratic(v, cov_end, v) / (v[0] * v[0] + v[1] * v[1])
+    return root_of(var_p), root_of(var_q), root_of(var_v)
 
 
 @routine

@@ -3,155 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flexmeter.errors import Finding, MeasurementError
+from flexmeter.errors import Finding, MeasurementError, NotRadial
 from flexmeter.estimation.aggregate import REPORT, condition_reports
 from flexmeter.estimation.correction import ABOVE, condition_answer
 from flexmeter.estimation.covariance import Wanted
+from flexmeter.estimation.estimate import Answer, Estimate, Reports
+from flexmeter.estimation.forecast import Forecast, default_forecast
 from flexmeter.estimation.gauss_newton import EstimatorModel, estimate_blocks, work_size
-from flexmeter.estimation.measurements import Measurements, Meter, check_readings, describe
-from flexmeter.grid.model import PHASES, Symmetry
-from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
+from flexmeter.estimation.layout import lay_out
+from flexmeter.estimation.measurements import Meter, check_readings, count_bad
+from flexmeter.grid.model import Symmetry
+from flexmeter.powerflow.lanes import FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.solve import node_map, share_blocks
 from flexmeter.powerflow.sweep import expand_blocks
-from flexmeter.powerflow.tree import Tree, is_aggregate, reduce_network
-
-FUSE_CURRENT_A = 25.0
-"""Where nothing is known of a load, 0 with the power of this current is assumed: a usual main fuse of a household."""
 
 SYMMETRIES: tuple[Symmetry, ...] = ("free", "no_zero_sequence", "balanced")
 """What is known of the head voltages, numbered as in `root.set_basis`."""
 
 PHASE_TURN = np.exp(-2j * np.pi / 3 * np.arange(3))
-
-
-@dataclass(frozen=True, eq=False)
-class Forecast:
-    """What is assumed of an injection that no meter reads: mean and sigma of P [W] and Q [var], (n_injection,) each."""
-
-    active_power_w: FloatArray
-    sigma_active_power_w: FloatArray
-    reactive_power_var: FloatArray
-    sigma_reactive_power_var: FloatArray
-
-
-def default_forecast(network: Network) -> Forecast:
-    """Return the loads' default powers, each with a sigma of its own size, at least a main fuse's power."""
-    fuse = FUSE_CURRENT_A * network.load_v
-    sigma = np.maximum(np.maximum(np.abs(network.power_w), np.abs(network.power_var)), fuse)
-    return Forecast(network.power_w, sigma, network.power_var, sigma)
-
-
-@dataclass(frozen=True, eq=False)
-class Reports:
-    """What the areas below hand upward, in the order of `network.aggregates`.
-
-    Attributes
-    ----------
-    value : (n_aggregate, 9, n_scenario) |V| of a, b, c [V], P [W], Q [var] into the area; nan = unobservable or missing
-    covariance : (n_aggregate, 9, 9, n_scenario) their joint covariance
-    """
-
-    value: FloatArray
-    covariance: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What the level above answers to an area's report: both as (9, n_scenario) with (9, 9, n_scenario) covariance.
-
-    `message` is what the area reported (its `Estimate.head`), `value` what the level above made of it
-    (`Estimate.aggregate` of the area there).
-    """
-
-    value: FloatArray
-    covariance: FloatArray
-    message: FloatArray
-    message_covariance: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """Estimated state in every scenario, with standard deviations where they were asked for.
-
-    Attributes
-    ----------
-    voltage_v : (n_node, n_scenario) complex phase-to-earth voltages [V], rows as `network.nodes`; the angle is
-        relative to phase a of the head unless source angles were given
-    sigma_voltage_v : (n_node, n_scenario) standard deviation of the magnitude [V]
-    power_va : (n_injection, n_scenario) complex power drawn by each injection [VA], rows as `network.injections`
-    sigma_active_power_w, sigma_reactive_power_var : (n_injection, n_scenario) [W], [var]
-    head, head_covariance : (9, n_scenario), (9, 9, n_scenario) |V|, P, Q of the phases at the head bus and their joint
-        covariance: what an area hands upward; nan where nothing observes it
-    aggregate, aggregate_covariance : (n_aggregate, 9, n_scenario), (n_aggregate, 9, 9, n_scenario) the same at each
-        aggregate: what the areas below get back
-    objective : (n_scenario,) J, the weighted sum of squared residuals (forecasts of missing readings included)
-    degrees_of_freedom : (n_scenario,) readings minus states
-    iterations : (n_scenario,) Gauss-Newton steps, -1 where not converged
-    """
-
-    network: Network
-    tree: Tree
-    voltage_v: ComplexArray
-    injection_a: ComplexArray
-    edge_a: ComplexArray
-    spine_v: ComplexArray
-    aggregate_a: ComplexArray
-    sigma_voltage_v: FloatArray
-    sigma_active_power_w: FloatArray
-    sigma_reactive_power_var: FloatArray
-    head: FloatArray
-    head_covariance: FloatArray
-    aggregate_covariance: FloatArray
-    objective: FloatArray
-    degrees_of_freedom: IntArray
-    iterations: IntArray
-    head_observable: np.ndarray
-
-    @property
-    def converged(self) -> np.ndarray:
-        """(n_scenario,) whether the iteration reached its tolerance."""
-        return np.asarray(self.iterations >= 0)
-
-    @cached_property
-    def power_va(self) -> ComplexArray:
-        """(n_injection, n_scenario) complex power drawn by each injection [VA]."""
-        return np.asarray(_terminal_voltage(self.network, self.voltage_v) * self.injection_a.conj())
-
-    @cached_property
-    def aggregate(self) -> FloatArray:
-        """(n_aggregate, 9, n_scenario) estimate of what each area below reported."""
-        v = self.spine_v[self._aggregate_rows]
-        s = v * self.aggregate_a.conj()
-        n = len(self.network.aggregates)
-        shape = (n, 3, self.voltage_v.shape[1])
-        parts = (np.abs(v).reshape(shape), s.real.reshape(shape), s.imag.reshape(shape))
-        return np.concatenate(parts, axis=1)
-
-    @cached_property
-    def aggregate_angle_rad(self) -> FloatArray:
-        """(n_aggregate, 3, n_scenario) voltage angles at each aggregate's bus: what `source_angle_rad` wants below."""
-        return np.angle(self.spine_v[self._aggregate_rows]).reshape(-1, 3, self.voltage_v.shape[1])
-
-    @property
-    def _aggregate_rows(self) -> IntArray:
-        spine = np.array([self.tree.bus_spine[bus] for _, bus in self.network.aggregates], np.int64)
-        return (3 * spine[:, None] + np.arange(3)).ravel()
-
-
-def _terminal_voltage(network: Network, voltage_v: ComplexArray) -> ComplexArray:
-    plus, minus = network.injection_nodes
-    v = voltage_v[plus]
-    delta = minus >= 0
-    if delta.any():
-        v[delta] -= voltage_v[minus[delta]]
-    return v
 
 
 class Estimator:
@@ -166,44 +40,35 @@ class Estimator:
     Raises
     ------
     MeasurementError
-        meters at loads, buses or phases that do not exist, a power meter at a bus.
+        meters at loads, buses, branches or phases that do not exist, or of a quantity that is not read there.
+    NotRadial
+        the network has closed loops.
     """
 
     def __init__(self, network: Network, meters: Iterable[Meter], forecast: Forecast | None = None) -> None:
+        if network.loops:
+            names = ", ".join(loop.branch for loop in network.loops)
+            raise NotRadial(f"{network.name}: estimation needs a radial network, closed loop through {names}")
         self.network = network
         self.meters = tuple(meters)
+        self.layout = lay_out(network, self.meters)
+        self._merged = self.layout.n_slot < len(self.meters)
+        self._is_voltage = np.array([meter.quantity == "voltage" for meter in self.meters], float)
         self._compile(forecast or default_forecast(network))
 
     def _compile(self, forecast: Forecast) -> None:
-        network = self.network
-        keys = [_key(network, meter) for meter in self.meters]
-        bad = tuple(describe(meter) for meter, key in zip(self.meters, keys, strict=True) if key is None)
-        if bad:
-            raise MeasurementError([Finding("meter", bad, "id", "no such load, bus or phase")], network.name)
-        slots = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-        self._slot = np.array([slots[key] for key in keys], np.int64)
-        self._n_slot = len(slots)
-        self._merged = self._n_slot < len(keys)
-        sites = [key[1:] for key in slots if key is not None and key[0] == "bus voltage"]
-        tree = reduce_network(network, voltmeters=sites, aggregate_leaves=False)
-        self.tree = tree
-        rows = _leaf_rows(tree, slots)
-        f = np.column_stack(
-            [
-                forecast.active_power_w,
-                forecast.sigma_active_power_w,
-                forecast.reactive_power_var,
-                forecast.sigma_reactive_power_var,
-            ]
-        ).astype(float)
-        leaf_forecast = np.zeros((tree.n_leaf, 4))
-        has_load = tree.leaf_injection >= 0
-        leaf_forecast[has_load] = f[tree.leaf_injection[has_load]]
-        aggregates = [k for k, row in enumerate(network.injections) if is_aggregate(row[0])]
-        self._aggregate_forecast = np.ascontiguousarray(f[aggregates].reshape(-1, 12))
-        self._aggregate_injections = np.array(aggregates, np.int64)
-        self._load_injections = np.flatnonzero(tree.injection_leaf >= 0)
-        self._load_leaves = tree.injection_leaf[self._load_injections]
+        network, layout = self.network, self.layout
+        tree = layout.tree
+        columns = (
+            forecast.active_power_w,
+            forecast.sigma_active_power_w,
+            forecast.reactive_power_var,
+            forecast.sigma_reactive_power_var,
+        )
+        each = np.column_stack(columns).astype(float)
+        of_leaves = np.zeros((tree.n_leaf, 4))
+        of_leaves[layout.load_leaves] = each[layout.load_injections]
+        self._aggregate_forecast = np.ascontiguousarray(each[layout.aggregate_injections].reshape(-1, 12))
         self._model = EstimatorModel(
             parent=tree.parent,
             impedance=tree.impedance,
@@ -215,17 +80,22 @@ class Estimator:
             leaf_plus=tree.leaf_plus,
             leaf_minus=tree.leaf_minus,
             leaf_z=tree.leaf_z,
-            row_p=rows[0],
-            row_q=rows[1],
-            row_v=rows[2],
-            forecast=leaf_forecast,
+            row_p=layout.leaf_rows[0],
+            row_q=layout.leaf_rows[1],
+            row_v=layout.leaf_rows[2],
+            forecast=of_leaves,
             nominal=network.nominal_v[tree.bus],
-            aggregate_bus=np.array([tree.bus_spine[bus] for _, bus in network.aggregates], np.int64),
+            aggregate_bus=layout.aggregate_rows[::3] // 3,
             symmetry=SYMMETRIES.index(network.symmetry),
+            first_flow=layout.first_flow,
+            flow_kind=layout.flow_kind,
+            flow_phase=layout.flow_phase,
+            flow_row=layout.flow_row,
+            flow_sign=layout.flow_sign,
         )
-        self._node_spine, self._node_edge, self._node_x = node_map(tree)
+        self._node_map = node_map(tree)
         bus = network.node_bus
-        self._wanted = Wanted(tree.bus_spine[bus], network.node_phase, tree.bus_edge[bus], self._node_x)
+        self._wanted = Wanted(tree.bus_spine[bus], network.node_phase, tree.bus_edge[bus], self._node_map[2])
 
     def estimate(
         self,
@@ -270,7 +140,7 @@ class Estimator:
         angle = _angles(source_angle_rad, n_scenario)
         report = self._reports(reports, n_scenario)
         above = self._above(answer, n_scenario)
-        tree, network = self.tree, self.network
+        tree, network = self.layout.tree, self.network
         spine_v = np.empty((3 * tree.n_spine, n_scenario), complex)
         edge_a = np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
         aggregate_a = np.empty((3 * len(network.aggregates), n_scenario), complex)
@@ -278,41 +148,54 @@ class Estimator:
         iterations, j = np.empty(n_scenario, np.int64), np.empty(n_scenario)
         helped = np.empty((3, n_scenario))
         n = n_scenario if covariance else 0
-        node_sigma, leaf_sigma = np.empty((len(network.nodes), n)), np.empty((2 * tree.n_leaf, n))
-        head, nine = np.empty((81, n)), np.empty((81 * len(network.aggregates), n))
+        node_sigma, leaf_sigma = np.empty((len(network.nodes), n)), np.empty((3 * tree.n_leaf, n))
+        flow_sigma, head = np.empty((len(self.layout.flow_row), n)), np.empty((81, n))
+        nine = np.empty((81 * len(network.aggregates), n))
 
         def run(first: int, last: int) -> None:
             estimate_blocks(
-                first, last, np.zeros(work_size(self._model)), self._model, z, s, report, angle[0], angle[1], tolerance_pu, max_iterations,
-                spine_v, edge_a, aggregate_a, iterations, j, helped,
-                above, covariance, self._wanted, node_sigma, leaf_sigma, head, nine,
+                first, last, np.zeros(work_size(self._model)), self._model, z, s, report, angle[0], angle[1],
+                tolerance_pu, max_iterations, spine_v, edge_a, aggregate_a, iterations, j, helped, above,
+                covariance, self._wanted, node_sigma, leaf_sigma, flow_sigma, head, nine,
             )  # fmt: skip
-            expand_blocks(first, last, self._node_spine, self._node_edge, self._node_x, spine_v, edge_a, node_v)
+            expand_blocks(first, last, *self._node_map, spine_v, edge_a, node_v)
 
         share_blocks(run, block_count(n_scenario), threads)
-        return self._result(
-            node_v, spine_v, edge_a, aggregate_a, node_sigma, leaf_sigma, head, nine, j, iterations, helped, z
+        observable = helped == 0.0
+        return Estimate(
+            layout=self.layout,
+            voltage_v=node_v,
+            sigma_voltage_v=node_sigma,
+            objective=j,
+            degrees_of_freedom=self._degrees(z, reports, observable),
+            iterations=iterations,
+            head_observable=observable,
+            aggregate_covariance=nine.reshape(len(network.aggregates), 9, 9, n),
+            spine_v=spine_v,
+            edge_a=edge_a,
+            aggregate_a=aggregate_a,
+            _leaf_sigma=leaf_sigma,
+            _flow_sigma=flow_sigma,
+            _head_covariance=head,
         )
 
     def _readings(self, value: ArrayLike, sigma: ArrayLike, check: bool) -> tuple[FloatArray, FloatArray]:
         z, s = np.asarray(value, float), np.asarray(sigma, float)
         z, s = (array[:, None] if array.ndim == 1 else array for array in (z, s))
-        if check:
-            findings = check_readings(self.meters, z, s)
-            if findings:
-                raise MeasurementError(findings, self.network.name)
-        if s.shape != z.shape:
-            s = np.broadcast_to(s, z.shape)
+        shapes_fit = z.ndim == 2 and len(z) == len(self.meters) and s.shape in (z.shape, (len(z), 1))
+        wide = s if s.shape == z.shape or not shapes_fit else np.broadcast_to(s, z.shape)
+        if not shapes_fit or (check and count_bad(ready(z), ready(wide), self._is_voltage)):
+            raise MeasurementError(check_readings(self.meters, z, s), self.network.name)
         if self._merged:
-            z, s = self._merge(z, s)
-        return ready(z), ready(s)
+            z, wide = self._merge(z, wide)
+        return ready(z), ready(wide)
 
     def _merge(self, z: FloatArray, s: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Combine readings of the same quantity: weighted mean; the smallest sigma allowed for is 1e-9."""
         weight = np.where(np.isnan(z), 0.0, 1 / np.maximum(s, 1e-9) ** 2)
-        total, moment = np.zeros((self._n_slot, z.shape[1])), np.zeros((self._n_slot, z.shape[1]))
-        np.add.at(total, self._slot, weight)
-        np.add.at(moment, self._slot, weight * np.nan_to_num(z))
+        total, moment = np.zeros((self.layout.n_slot, z.shape[1])), np.zeros((self.layout.n_slot, z.shape[1]))
+        np.add.at(total, self.layout.slot, weight)
+        np.add.at(moment, self.layout.slot, weight * np.nan_to_num(z))
         with np.errstate(invalid="ignore", divide="ignore"):
             return moment / total, 1 / np.sqrt(total)
 
@@ -343,98 +226,11 @@ class Estimator:
         condition_answer(value, covariance, message, message_covariance, np.empty((3, 9, 10)), out)
         return out
 
-    def _result(
-        self,
-        node_v: ComplexArray,
-        spine_v: ComplexArray,
-        edge_a: ComplexArray,
-        aggregate_a: ComplexArray,
-        node_sigma: FloatArray,
-        leaf_sigma: FloatArray,
-        head: FloatArray,
-        nine: FloatArray,
-        j: FloatArray,
-        iterations: IntArray,
-        helped: FloatArray,
-        z: FloatArray,
-    ) -> Estimate:
-        tree, n_scenario = self.tree, node_v.shape[1]
-        n, n_injection = head.shape[1], len(self.network.injections)
-        observable = helped == 0.0
-        injection_a = np.empty((n_injection, n_scenario), complex)
-        injection_a[self._load_injections] = edge_a[3 * tree.n_spine + self._load_leaves]
-        injection_a[self._aggregate_injections] = aggregate_a
-        sigma_p, sigma_q = np.empty((n_injection, n)), np.empty((n_injection, n))
-        sigma_p[self._load_injections] = leaf_sigma[2 * self._load_leaves]
-        sigma_q[self._load_injections] = leaf_sigma[2 * self._load_leaves + 1]
-        nine = nine.reshape(len(self.network.aggregates), 9, 9, n)
-        for k in range(3):
-            sigma_p[self._aggregate_injections[k::3]] = np.sqrt(np.maximum(nine[:, 3 + k, 3 + k], 0))
-            sigma_q[self._aggregate_injections[k::3]] = np.sqrt(np.maximum(nine[:, 6 + k, 6 + k], 0))
-        v, s = spine_v[:3], spine_v[:3] * edge_a[:3].conj()
-        value = np.concatenate([np.abs(v), s.real, s.imag])
-        value[:3][~observable] = np.nan
-        cov = head.reshape(9, 9, n)
-        if n and not observable.all():
-            cov[:3][~observable[:, None, :] & np.ones((3, 9, n), bool)] = np.nan
-            cov[:, :3][~observable[None] & np.ones((9, 3, n), bool)] = np.nan
-        return Estimate(
-            network=self.network,
-            tree=tree,
-            voltage_v=node_v,
-            injection_a=injection_a,
-            edge_a=edge_a,
-            spine_v=spine_v,
-            aggregate_a=aggregate_a,
-            sigma_voltage_v=node_sigma,
-            sigma_active_power_w=sigma_p,
-            sigma_reactive_power_var=sigma_q,
-            head=value,
-            head_covariance=cov,
-            aggregate_covariance=nine,
-            objective=j,
-            degrees_of_freedom=self._degrees(z, observable),
-            iterations=iterations,
-            head_observable=observable,
-        )
-
-    def _degrees(self, z: FloatArray, observable: np.ndarray) -> IntArray:
-        rows = self._model.row_v[self._model.row_v >= 0]
-        return np.asarray((~np.isnan(z[rows])).sum(0) - observable.sum(0))
-
-
-_Key = tuple[str, int, int, int]
-
-
-def _key(network: Network, meter: Meter) -> _Key | None:
-    """Return what a meter reads, as a key that is the same for meters of the same quantity; None if there is none."""
-    if meter.at == "load":
-        row = network.injection_row.get((meter.id, meter.phase))
-        return None if row is None or is_aggregate(meter.id) else (meter.quantity, row, 0, 0)
-    bus = network.bus_row.get(meter.id)
-    phases = [PHASES.find(letter) for letter in meter.phase]
-    have = all((meter.id, letter) in network.node_row for letter in meter.phase)
-    if bus is None or not have or meter.quantity != "voltage" or not 1 <= len(phases) <= 2:
-        return None
-    return "bus voltage", bus, phases[0], phases[1] if len(phases) == 2 else -1
-
-
-def _leaf_rows(tree: Tree, slots: dict[_Key | None, int]) -> IntArray:
-    """Return (3, n_leaf) rows of the P, Q and V readings of every leaf, -1 = none."""
-    rows = np.full((3, tree.n_leaf), -1, np.int64)
-    kinds = {"active_power": 0, "reactive_power": 1, "voltage": 2}
-    loose = {}
-    for leaf in np.flatnonzero(tree.leaf_injection < 0):
-        spine = int(np.searchsorted(tree.first_leaf, leaf, side="right")) - 1
-        loose[int(tree.bus[spine]), int(tree.leaf_plus[leaf]), int(tree.leaf_minus[leaf])] = leaf
-    for key, row in slots.items():
-        if key is None:
-            continue
-        if key[0] == "bus voltage":
-            rows[2, loose[key[1:]]] = row
-        else:
-            rows[kinds[key[0]], tree.injection_leaf[key[1]]] = row
-    return rows
+    def _degrees(self, z: FloatArray, reports: Reports | None, observable: np.ndarray) -> IntArray:
+        """Return readings minus states: each load's P and Q (or its forecast) pay for its current."""
+        rows = np.concatenate([self._model.row_v[self._model.row_v >= 0], self._model.flow_row])
+        known = (~np.isnan(z[rows])).sum(0) - (1 if self.network.symmetry == "balanced" else observable.sum(0))
+        return np.asarray(known if reports is None else known + (~np.isnan(reports.value[:, :3])).sum((0, 1)))
 
 
 def _angles(angle: ArrayLike | None, n_scenario: int) -> tuple[FloatArray, FloatArray]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from flexmeter.estimation.aggregate import A as MESSAGE_A
-from flexmeter.estimation.aggregate import B as MESSAGE_B
 from flexmeter.estimation.aggregate import (
     AGGREGATE,
     CURRENT,
@@ -23,10 +21,15 @@ from flexmeter.estimation.aggregate import (
     read_report,
     start_aggregate,
 )
+from flexmeter.estimation.aggregate import A as MESSAGE_A
+from flexmeter.estimation.aggregate import B as MESSAGE_B
 from flexmeter.estimation.aggregate import R as MESSAGE_R
 from flexmeter.estimation.blocks import add, apply_constant, apply_transposed_constant, clear, copy
 from flexmeter.estimation.correction import CORRECTION, correct_root, corrected_psi, head_joint
 from flexmeter.estimation.covariance import (
+    COV_ABOVE,
+    COV_JJ,
+    COV_JV,
     COV_LL,
     COV_VL,
     COV_VV,
@@ -37,9 +40,25 @@ from flexmeter.estimation.covariance import (
     leaf_covariance,
     leaf_node_sigma,
     leaf_sigmas,
+    root_of,
     root_psi,
     spine_node_sigma,
     write_nine,
+)
+from flexmeter.estimation.flow import (
+    FLOW,
+    H_J,
+    H_V,
+    KNOWN,
+    READING,
+    RHO,
+    VARIANCE,
+    flow_down,
+    flow_objective,
+    flow_psi,
+    flow_up,
+    linearise,
+    quadratic_form,
 )
 from flexmeter.estimation.leaf import (
     DI,
@@ -60,12 +79,16 @@ from flexmeter.estimation.message import add_shunt, cross, hand_up, step_down, s
 from flexmeter.estimation.places import (
     ACCUMULATED,
     BUS,
+    BUS_A,
+    BUS_B,
     BUS_B2,
     BUS_DJ,
     BUS_DV,
     BUS_ETA,
     BUS_J,
+    BUS_L,
     BUS_LAMBDA,
+    BUS_R,
     BUS_SHUNT,
     BUS_V,
     SCRATCH,
@@ -103,7 +126,8 @@ class EstimatorModel(NamedTuple):
 
     `row_p`, `row_q`, `row_v` (n_leaf,) rows of the readings, -1 = no meter; `forecast` (n_leaf, 4) mean and sigma of P
     and Q where there is no reading [W, var]; `nominal` (n_spine,) [V]; `aggregate_bus` (n_aggregate,);
-    `symmetry` of the head voltages, see `root.set_basis`.
+    `symmetry` of the head voltages, see `root.set_basis`. Meters on branches sit where the branch enters a spine bus:
+    `first_flow` (n_spine + 1,), and (n_flow,) kind, phase, row of the readings, sign of the branch's own direction.
     """
 
     parent: IntArray
@@ -123,11 +147,17 @@ class EstimatorModel(NamedTuple):
     nominal: FloatArray
     aggregate_bus: IntArray
     symmetry: int
+    first_flow: IntArray
+    flow_kind: IntArray
+    flow_phase: IntArray
+    flow_row: IntArray
+    flow_sign: FloatArray
 
 
 def work_size(m: EstimatorModel) -> int:
     """Return the length of the work array."""
     items = BUS * len(m.parent) + LEAF * len(m.leaf_plus) + AGGREGATE * len(m.aggregate_bus)
+    items += FLOW * len(m.flow_kind)
     return (items + ROOT + CORRECTION + SCRATCH) * LANES
 
 
@@ -137,6 +167,7 @@ class Places(NamedTuple):
     bus: int
     leaf: int
     aggregate: int
+    flow: int
     root: int
     correction: int
     scratch: int
@@ -148,10 +179,11 @@ def places(m: EstimatorModel) -> Places:
     """Return the layout of the work array."""
     leaf = BUS * len(m.parent)
     aggregate = leaf + LEAF * len(m.leaf_plus)
-    root = aggregate + AGGREGATE * len(m.aggregate_bus)
+    flow = aggregate + AGGREGATE * len(m.aggregate_bus)
+    root = flow + FLOW * len(m.flow_kind)
     correction = root + ROOT
     scratch = correction + CORRECTION
-    return Places(0, leaf, aggregate, root, correction, scratch, scratch + SCRATCH)
+    return Places(0, leaf, aggregate, flow, root, correction, scratch, scratch + SCRATCH)
 
 
 @inlined
@@ -201,6 +233,24 @@ def read_meters(
             total = total + v * (1.0 / m.nominal[m.aggregate_bus[k]])
             number = number + where_positive(v, splat(1.0), splat(0.0))
     return where_positive(number, total / where_positive(number, number, splat(1.0)), splat(1.0))
+
+
+@routine
+def read_flows(
+    w: FloatArray, at: Places, m: EstimatorModel, value: FloatArray, sigma: FloatArray, start: int, count: int
+) -> None:
+    """Fill the meters on branches with readings."""
+    for k in range(len(m.parent)):
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here, bus = at.flow + FLOW * flow, at.bus + BUS * k
+            clear(w, bus + BUS_DV, 6)
+            clear(w, bus + BUS_DJ, 6)
+            z = take(value, m.flow_row[flow], start, count) * m.flow_sign[flow]
+            deviation = take(sigma, m.flow_row[flow], start, count)
+            known = where_positive(z * z + splat(1.0), splat(1.0), splat(0.0))
+            store(w, here + KNOWN, known)
+            store(w, here + READING, where_positive(known, z, splat(0.0)))
+            store(w, here + VARIANCE, where_positive(known, deviation * deviation, splat(0.0)))
 
 
 @routine
@@ -315,6 +365,10 @@ def messages_up(w: FloatArray, at: Places, m: EstimatorModel) -> None:
         bus = at.bus + BUS * k
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             leaf_up(w, at.leaf + LEAF * leaf, m.leaf_z[leaf], bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here = at.flow + FLOW * flow
+            off = linearise(w, here, m.flow_kind[flow], m.flow_phase[flow], bus + BUS_V, bus + BUS_J)
+            flow_up(w, here, off, bus + BUS_A, bus + BUS_R, bus + BUS_L, bus + BUS_B, bus + BUS_ETA)
         if k > 0:
             cross(w, bus, m.impedance[k], at.scratch)
             hand_up(w, bus, at.bus + BUS * m.parent[k], at.scratch, m.transfer[k], m.has_transfer[k])
@@ -335,6 +389,8 @@ def steps_down(w: FloatArray, at: Places, m: EstimatorModel) -> None:
                 copy(w, dv, up + BUS_DV, 6)
                 copy(w, force, up + BUS_LAMBDA, 6)
             step_down(w, bus, dv, force, m.impedance[k], at.scratch)
+        for flow in range(m.first_flow[k + 1] - 1, m.first_flow[k] - 1, -1):
+            flow_down(w, at.flow + FLOW * flow, bus + BUS_DV, bus + BUS_LAMBDA)
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             leaf_down(w, at.leaf + LEAF * leaf, m.leaf_z[leaf], bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
     for k in range(len(m.aggregate_bus)):
@@ -350,6 +406,12 @@ def objective(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> floa
     for k in range(len(m.aggregate_bus)):
         bus = at.bus + BUS * m.aggregate_bus[k]
         total = total + aggregate_objective(w, at.aggregate + AGGREGATE * k, bus, step)
+    for k in range(len(m.parent)):
+        bus = at.bus + BUS * k
+        v, j, dv, dj = bus + BUS_V, bus + BUS_J, bus + BUS_DV, bus + BUS_DJ
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here, kind, phase = at.flow + FLOW * flow, m.flow_kind[flow], m.flow_phase[flow]
+            total = total + flow_objective(w, here, kind, phase, v, j, dv, dj, step)
     return total
 
 
@@ -427,6 +489,7 @@ def prepare_block(
 ) -> None:  # fmt: skip
     """Readings in, and a load flow of them as the starting point."""
     level = read_meters(w, at, m, value, sigma, report, start, count)
+    read_flows(w, at, m, value, sigma, start, count)
     start_voltages(w, at, m, angle_re, angle_im, start, count, level)
     start_currents(w, at, m)
     settle_voltages(w, at, m)
@@ -444,15 +507,31 @@ def correct(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, sta
         clear(w, at.leaf + LEAF * leaf + B, 2)
     for k in range(len(m.aggregate_bus)):
         clear(w, at.aggregate + AGGREGATE * k + MESSAGE_B, 6)
+    for flow in range(len(m.flow_kind)):
+        store(w, at.flow + FLOW * flow + RHO, splat(0.0))
     correct_root(w, at.bus, at.root, at.correction, at.scratch, above, start, count)
     steps_down(w, at, m)
     move(w, at, m, splat(1.0))
 
 
+@inlined
+def flow_variance(w: FloatArray, at: Places, m: EstimatorModel, k: int, here: int, jv: int, jj: int) -> float:
+    """Return the variance of what a branch meter at bus k reads; jv, jj: Cov(J0, V0), Cov(J0) for the root."""
+    bus = at.bus + BUS * k
+    if k == 0:
+        return quadratic_form(w, here + H_V, here + H_J, bus + COV_VV, jv, jj)
+    on_j = at.scratch + 400
+    apply_transposed_constant(w, on_j, m.impedance[k], here + H_V)  # V = T V_parent - Z J
+    for q in range(6):
+        store(w, on_j + q, load(w, here + H_J + q) - load(w, on_j + q))
+    return quadratic_form(w, here + H_V, on_j, bus + COV_ABOVE, bus + COV_JV, bus + COV_JJ)
+
+
 @routine
 def covariances(
-    w: FloatArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, start: int, count: int, node_sigma: FloatArray,
-    leaf_sigma: FloatArray, head: FloatArray, nine: FloatArray,
+    w: FloatArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, start: int, count: int,
+    node_sigma: FloatArray,
+    leaf_sigma: FloatArray, flow_sigma: FloatArray, head: FloatArray, nine: FloatArray,
 ) -> None:  # fmt: skip
     """Root to leaf once more: standard deviations of nodes and leaves, joint 9x9 of the head and of aggregates."""
     n = len(m.parent)
@@ -471,12 +550,18 @@ def covariances(
         if k > 0:
             up = at.bus + BUS * m.parent[k]
             cross_covariance(w, bus, up, m.impedance[k], m.transfer[k], m.has_transfer[k], at.scratch)
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            variance = flow_variance(w, at, m, k, at.flow + FLOW * flow, a, r)
+            put(flow_sigma, flow, start, count, root_of(variance))
+        for flow in range(m.first_flow[k + 1] - 1, m.first_flow[k] - 1, -1):
+            flow_psi(w, at.flow + FLOW * flow, bus + COV_VV, bus + COV_VL, bus + COV_LL, at.scratch)
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             here = at.leaf + LEAF * leaf
             leaf_covariance(w, here, bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
-            p, q = leaf_sigmas(w, here, bus, m.leaf_z[leaf], m.leaf_plus[leaf], m.leaf_minus[leaf])
-            put(leaf_sigma, 2 * leaf, start, count, p)
-            put(leaf_sigma, 2 * leaf + 1, start, count, q)
+            p, q, v = leaf_sigmas(w, here, bus, m.leaf_z[leaf], m.leaf_plus[leaf], m.leaf_minus[leaf])
+            put(leaf_sigma, 3 * leaf, start, count, p)
+            put(leaf_sigma, 3 * leaf + 1, start, count, q)
+            put(leaf_sigma, 3 * leaf + 2, start, count, v)
     for k in range(len(m.aggregate_bus)):
         here, bus = at.aggregate + AGGREGATE * k, at.bus + BUS * m.aggregate_bus[k]
         one, two, three = at.scratch, at.scratch + 36, at.scratch + 72
@@ -519,6 +604,7 @@ def estimate_blocks(
     wanted: Wanted,
     node_sigma: FloatArray,
     leaf_sigma: FloatArray,
+    flow_sigma: FloatArray,
     head: FloatArray,
     nine: FloatArray,
 ) -> None:
@@ -555,4 +641,4 @@ def estimate_blocks(
         for q in range(3):
             put(helped, q, start, count, load(w, at.root + ROOT_PRIOR + q))
         if with_covariance:
-            covariances(w, at, m, wanted, above, start, count, node_sigma, leaf_sigma, head, nine)
+            covariances(w, at, m, wanted, above, start, count, node_sigma, leaf_sigma, flow_sigma, head, nine)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from flexmeter.errors import Finding, MeasurementError
-from flexmeter.estimation.estimator import Answer, Estimate, Reports
+from flexmeter.estimation.estimate import Answer, Estimate, Reports
 from flexmeter.powerflow.lanes import FloatArray
 from flexmeter.powerflow.network import Network
 

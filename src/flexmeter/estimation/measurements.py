@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,20 +11,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import Finding, MeasurementError
-from flexmeter.powerflow.lanes import FloatArray
+from flexmeter.powerflow.lanes import FloatArray, kernel
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.tree import is_aggregate
 
-Quantity = Literal["voltage", "active_power", "reactive_power"]
-Place = Literal["load", "bus"]
+Quantity = Literal["voltage", "active_power", "reactive_power", "current"]
+Place = Literal["load", "bus", "branch_from", "branch_to", "head"]
 
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """One scalar that is read: `voltage` [V] magnitude, `active_power` [W], `reactive_power` [var].
+    """One scalar that is read: `voltage`, `current` magnitudes [V], [A], `active_power` [W], `reactive_power` [var].
 
-    `at` a `load` (its own terminals, consumption positive) or a `bus` (voltage only); `phase` a, b, c, or a pair of
-    phases (ab, bc, ca, ac) for a load or voltmeter between two.
+    `at` a `load` (its own terminals, consumption positive: voltage and powers), a `bus` (voltage), either end of a
+    branch (`branch_from`, `branch_to`: powers positive from from- to to-bus, and current; a line's own charging counts
+    as beyond the meter) or the `head` of the network (all that flows in; `id` is the head bus). `phase` is a, b or c,
+    or a pair of phases for a load or voltmeter between two.
     """
 
     quantity: Quantity
@@ -81,10 +84,24 @@ def check_readings(meters: Sequence[Meter], value: FloatArray, sigma: FloatArray
         ("value", present & is_voltage & (value <= 0), "not positive, expected a voltage magnitude"),
     )
     return [
-        Finding("measurement", tuple(describe(meters[k]) for k in np.flatnonzero(where.any(1))), field, text)
+        Finding("measurement", tuple(describe(meters[int(k)]) for k in np.flatnonzero(where.any(1))), field, text)
         for field, where, text in bad
         if where.any()
     ]
+
+
+@kernel
+def count_bad(value: FloatArray, sigma: FloatArray, is_voltage: FloatArray) -> int:
+    """Return how many readings `check_readings` would complain about."""
+    bad = 0
+    for row in range(value.shape[0]):
+        for s in range(value.shape[1]):
+            z, deviation = value[row, s], sigma[row, s]
+            if not math.isnan(z):
+                fine = deviation >= 0.0 and z - z == 0.0 and deviation - deviation == 0.0
+                if not fine or (is_voltage[row] > 0.0 and (deviation == 0.0 or z <= 0.0)):
+                    bad += 1
+    return bad
 
 
 def describe(meter: Meter) -> str:

@@ -28,7 +28,6 @@ from flexmeter.estimation.blocks import (
     apply_transposed_constant,
     cholesky,
     constant_multiply,
-    copy,
     divide_by_lower_transposed,
     identity_minus,
     invert,
@@ -38,7 +37,6 @@ from flexmeter.estimation.blocks import (
     symmetric_multiply_transposed,
     symmetric_transposed_multiply,
     transposed_constant_multiply,
-    transposed_multiply,
 )
 from flexmeter.estimation.places import (
     BUS_A,
@@ -48,7 +46,6 @@ from flexmeter.estimation.places import (
     BUS_DJ,
     BUS_DV,
     BUS_ETA,
-    BUS_J,
     BUS_L,
     BUS_LAMBDA,
     BUS_M,

@@ -2,8 +2,8 @@
 
 In general a (6x3) holds the unit vectors of the given angles: m are the magnitudes. Without zero sequence the columns
 are freed from theirs, a_p - (a_0 + a_1 + a_2) / 3: m are then a positive and any negative sequence. A balanced source
-has one unknown, a_0 + a_1 + a_2. A component on which nothing below says anything (its pivot is worse than `WORST` of nominal) takes the
-nominal voltage with `PRIOR` as pseudo-measurement and is reported as not observable.
+has one unknown, a_0 + a_1 + a_2. A component on which nothing below says anything (its pivot is worse than `WORST` of
+nominal) takes the nominal voltage with `PRIOR` as pseudo-measurement and is reported as not observable.
 """
 
 from __future__ import annotations

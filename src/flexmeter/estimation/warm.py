@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexmeter.estimation.estimator import Answer, Estimator
+from flexmeter.estimation.estimate import Answer
+from flexmeter.estimation.estimator import Estimator
 from flexmeter.estimation.levels import reports_from, summarise
 from flexmeter.estimation.measurements import load_meters
 from flexmeter.grid.impedance import line_type_from_sequence

@@ -152,8 +152,9 @@ def _load_shapes(grid: Grid) -> Iterator[Finding]:
     for load in grid.loads:
         for field in ("power_w", "power_var"):
             values = getattr(load, field)
-            if values and len(values) != len(load.phases):
-                text = f"{len(values)} values, expected one per phase of {load.phases!r} or none"
+            expected = 1 if load.connection == "delta" and len(load.phases) == 2 else len(load.phases)
+            if values and len(values) != expected:
+                text = f"{len(values)} values, expected {expected} for phases {load.phases!r} or none"
                 yield Finding("load", (load.id,), field, text)
         if load.connection == "delta" and len(load.phases) < 2:
             yield Finding("load", (load.id,), "connection", "delta needs at least two phases")

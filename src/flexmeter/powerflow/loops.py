@@ -33,7 +33,7 @@ def inverse_loop_impedance(tree: Tree, source_impedance: FloatArray) -> FloatArr
         v = _voltages(tree, source_impedance, start, end, transfer, x)
         gap = np.einsum("lij,lj->li", transfer, v[start]) - v[end] - np.einsum("lij,lj->li", impedance, x)
         response[:, column] = -gap.ravel()
-    return np.linalg.pinv(response, rcond=1e-12)
+    return np.asarray(np.linalg.pinv(response, rcond=1e-12), np.float64)
 
 
 def _voltages(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from flexmeter.errors import Finding, GridError, NotRadial
 from flexmeter.grid.impedance import (
     line_admittance_per_km,
     line_impedance_per_km,
-    parse_vector_group,
     sequence_to_phase,
     transformer_impedance,
     transformer_shunt,
@@ -119,6 +119,11 @@ class Network:
         return {name: row for row, name in enumerate(self.bus_ids)}
 
     @cached_property
+    def branch_row(self) -> dict[str, int]:
+        """Position of the bus at the lower end of each branch of the tree."""
+        return {name: row for row, name in enumerate(self.branch_ids) if name}
+
+    @cached_property
     def injection_nodes(self) -> tuple[IntArray, IntArray]:
         """(n_injection,) node rows between which each injection hangs, -1 for the neutral."""
         row = np.full((len(self.bus_ids), 3), -1, np.int64)
@@ -154,7 +159,7 @@ def compile_network(grid: Grid, switches: tuple[bool, ...] | None = None, *, are
 def _members(grid: Grid, area: str | None) -> tuple[str, ...]:
     if area is None:
         return tuple(bus.id for bus in grid.buses)
-    heads = {item.head_bus for item in grid.areas if item.id == area or item.parent == area}
+    heads = {item.head_bus for item in grid.areas if area in (item.id, item.parent)}
     if not any(item.id == area for item in grid.areas):
         raise GridError([Finding("area", (area,), "id", "is not in the grid")], f"grid {grid.id}")
     return tuple(bus.id for bus in grid.buses if bus.area == area or bus.id in heads)
@@ -215,7 +220,7 @@ class _Edges:
     def shunts(self, branch: Branch) -> Iterable[tuple[str, ComplexArray]]:
         """Return the admittances to earth a branch brings: half the charging at each end, iron at the from-side."""
         if isinstance(branch, Transformer):
-            yield branch.from_bus, np.eye(3) * transformer_shunt(branch)
+            yield branch.from_bus, np.eye(3, dtype=np.complex128) * transformer_shunt(branch)
             return
         y = line_admittance_per_km(self.types[branch.type], self.grid.frequency_hz) * branch.length_km / 2
         if np.any(y):
@@ -235,8 +240,8 @@ def _transformer_matrices(transformer: Transformer, forward: bool) -> tuple[Comp
     if abs(np.linalg.det(t)) < 1e-9 * np.abs(t).max() ** 3:
         text = f"fed from its to-side, which {transformer.vector_group} cannot be (zero sequence undefined)"
         raise GridError([Finding("transformer", (transformer.id,), "from_bus", text)])
-    inverse = np.linalg.inv(t)
-    return inverse, inverse @ z @ inverse.conj().T
+    inverse = np.asarray(np.linalg.inv(t), np.complex128)
+    return inverse, np.asarray(inverse @ z @ inverse.conj().T)
 
 
 def _assemble(
@@ -330,7 +335,7 @@ def _source(grid: Grid, head: str, nominal: float, area: str | None) -> tuple[Co
     return nominal * turn, np.zeros((3, 3), complex)
 
 
-def _injections(grid: Grid, area: str | None, position: dict[str, int], nominal: FloatArray) -> dict[str, object]:
+def _injections(grid: Grid, area: str | None, position: dict[str, int], nominal: FloatArray) -> _Injections:
     own = {bus.id for bus in grid.buses if area is None or bus.area == area}
     rows = [row for load in grid.loads if load.bus in own for row in _load_rows(load, position, nominal)]
     areas = [item for item in grid.areas if area is not None and item.parent == area and item.head_bus in position]
@@ -340,21 +345,35 @@ def _injections(grid: Grid, area: str | None, position: dict[str, int], nominal:
             ((f"{AGGREGATE}:{item.id}", PHASES[k]), bus, k, -1, 0.0, 0.0, (0.0, 0.0, 1.0), nominal[bus], 0.0, 1e9)
             for k in range(3)
         ]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 10
-    floats = [np.array(column, float) for column in columns[4:]]
-    return {
-        "injections": tuple(columns[0]),
-        "injection_bus": np.array(columns[1], np.int64),
-        "injection_plus": np.array(columns[2], np.int64),
-        "injection_minus": np.array(columns[3], np.int64),
-        "power_w": floats[0],
-        "power_var": floats[1],
-        "zip": floats[2].reshape(-1, 3),
-        "load_v": floats[3],
-        "v_min_pu": floats[4],
-        "v_max_pu": floats[5],
-        "aggregates": tuple((item.id, position[item.head_bus]) for item in areas),
-    }
+    return _Injections(
+        injections=tuple(row[0] for row in rows),
+        injection_bus=np.array([row[1] for row in rows], np.int64),
+        injection_plus=np.array([row[2] for row in rows], np.int64),
+        injection_minus=np.array([row[3] for row in rows], np.int64),
+        power_w=np.array([row[4] for row in rows], float),
+        power_var=np.array([row[5] for row in rows], float),
+        zip=np.array([row[6] for row in rows], float).reshape(-1, 3),
+        load_v=np.array([row[7] for row in rows], float),
+        v_min_pu=np.array([row[8] for row in rows], float),
+        v_max_pu=np.array([row[9] for row in rows], float),
+        aggregates=tuple((item.id, position[item.head_bus]) for item in areas),
+    )
+
+
+class _Injections(TypedDict):
+    """The part of a network that describes its injections."""
+
+    injections: tuple[tuple[str, str], ...]
+    injection_bus: IntArray
+    injection_plus: IntArray
+    injection_minus: IntArray
+    power_w: FloatArray
+    power_var: FloatArray
+    zip: FloatArray
+    load_v: FloatArray
+    v_min_pu: FloatArray
+    v_max_pu: FloatArray
+    aggregates: tuple[tuple[str, int], ...]
 
 
 _Row = tuple[tuple[str, str], int, int, int, float, float, tuple[float, float, float], float, float, float]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -185,7 +186,8 @@ def powerflow(
 
     def run(first: int, last: int) -> None:
         solve_blocks(
-            first, last, np.empty(work_size(model.sweep)), model.sweep, active, reactive, source_re, source_im, tolerance_va, max_iterations,
+            first, last, np.empty(work_size(model.sweep)), model.sweep, active, reactive, source_re, source_im,
+            tolerance_va, max_iterations,
             spine_v, edge_part, leaf_part, loop_a, iterations, mismatch,
         )  # fmt: skip
         expand_blocks(first, last, model.node_spine, model.node_edge, model.node_x, spine_v, edge_a, node_v)
@@ -202,7 +204,7 @@ def share_blocks(run: Callable[[int, int], None], n_block: int, threads: int) ->
         return
     edges = np.linspace(0, n_block, min(4 * threads, n_block) + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        for future in [pool.submit(run, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+        for future in [pool.submit(run, int(a), int(b)) for a, b in pairwise(edges)]:
             future.result()
 
 

@@ -363,9 +363,7 @@ def expand_blocks(
     `node_spine` are rows of `spine_v`, `node_edge` first rows of three in `edge_i` (-1: no drop), `node_x` (n, 3, 2).
     """
     n_scenario = node_v.shape[1]
-    last = last_block * LANES
-    if last > n_scenario:
-        last = n_scenario
+    last = min(last_block * LANES, n_scenario)
     for node in range(len(node_spine)):
         source, edge = node_spine[node], node_edge[node]
         if edge < 0:

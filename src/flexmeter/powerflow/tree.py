@@ -8,7 +8,7 @@ back to every bus is exact: V_bus = V_spine - X J with J the current of the edge
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -159,9 +159,12 @@ class _Place:
 def _place(network: Network, shape: _Shape, row: IntArray) -> _Place:
     n = len(network.bus_ids)
     place = _Place(
-        *(np.full(n, -1, np.int64) for _ in range(3)),
-        np.zeros((n, 3, 3), complex),
-        *(np.full(n, -1, np.int64) for _ in range(2)),
+        spine=np.full(n, -1, np.int64),
+        edge_bus=np.full(n, -1, np.int64),
+        leaf=np.full(n, -1, np.int64),
+        x=np.zeros((n, 3, 3), complex),
+        flow_bus=np.full(n, -1, np.int64),
+        flow_leaf=np.full(n, -1, np.int64),
     )
     lower = _lower_ends(network, shape)
     place.spine[0] = 0
@@ -266,3 +269,44 @@ def _edges(bus: IntArray, leaf: IntArray, row: IntArray, injection_leaf: IntArra
     result[bus >= 0] = row[bus[bus >= 0]]
     result[leaf >= 0] = n_spine + injection_leaf[leaf[leaf >= 0]]
     return result
+
+
+def with_metering_points(tree: Tree, edges: Iterable[int]) -> Tree:
+    """Return the tree with an extra spine bus at the upper end of some edges (rows of their lower buses).
+
+    The edge of an extra bus has no impedance, so its voltage is the parent's and its current the edge's: what a meter
+    at the upper end of a branch, or before a transformer, reads.
+    """
+    chosen = sorted(set(edges))
+    extra = np.zeros(tree.n_spine, bool)
+    extra[chosen] = True
+    new = np.arange(tree.n_spine) + np.cumsum(extra)  # rows of the old buses
+    source = np.sort(np.concatenate([np.arange(tree.n_spine), chosen])).astype(np.int64)
+    is_extra = np.ones(len(source), bool)
+    is_extra[new] = False
+    parent = np.where(tree.parent[source] < 0, -1, new[tree.parent[source]])
+    parent[new[extra]] = new[extra] - 1
+
+    def blocks(array: FloatArray, filler: FloatArray) -> FloatArray:
+        result = array[source].copy()
+        result[is_extra] = filler
+        return result
+
+    def edge(rows: IntArray) -> IntArray:
+        moved = np.where(rows >= tree.n_spine, rows + len(chosen), new[np.minimum(rows, tree.n_spine - 1)])
+        return np.where(rows < 0, -1, moved).astype(np.int64)
+
+    return replace(
+        tree,
+        bus=np.where(is_extra, tree.bus[tree.parent[source]], tree.bus[source]),
+        parent=parent.astype(np.int64),
+        impedance=blocks(tree.impedance, np.zeros((6, 6))),
+        transfer=blocks(tree.transfer, np.eye(6)),
+        shunt=blocks(tree.shunt, np.zeros((6, 6))),
+        has_transfer=np.where(is_extra, 0, tree.has_transfer[source]),
+        has_shunt=np.where(is_extra, 0, tree.has_shunt[source]),
+        first_leaf=np.append(tree.first_leaf[source], tree.first_leaf[-1]),
+        bus_spine=new[tree.bus_spine],
+        bus_edge=edge(tree.bus_edge),
+        branch_edge=edge(tree.branch_edge),
+    )
