@@ -54,7 +54,8 @@ class Terms:
     ----------
     losses_w : equation 1 of the paper, mean of the load cases [W]
     deviation_pu : equation 2, largest |V - nominal| [pu]
-    infeed_w : equation 3, smallest power from a substation or HV/MV transformer; negative = reverse flow [W]
+    infeed_w : equation 3, smallest net load behind a substation or HV/MV transformer; negative = reverse flow [W].
+        Losses are left out of it, as they would make wasting energy count as local consumption
     balance : sum of (I / rated)^2 over the branches with a rating; sum of I^2 [pu] where no branch has one
     violation : 0 when every limit is kept; volts [pu] outside the band plus relative overloads plus one per
         operation too many and per forbidden state

@@ -97,6 +97,7 @@ def evaluate(feeder: Feeder, cases: Cases, goal: Goal, closed: BoolArray, tree: 
         terms[LOSSES] += cases.share[case] * losses(tree, n, flow)
         violation += _bus_terms(feeder, goal, flow, terms)
         violation += _branch_terms(feeder, goal, tree, flow, terms, cases.share[case])
+        _infeed(feeder, goal, tree, cases.p[case], terms)
     for k in range(4):
         if terms[k] > goal.ceiling[k]:
             violation += (terms[k] - goal.ceiling[k]) / max(abs(goal.ceiling[k]), 1e-9)
@@ -110,27 +111,22 @@ def evaluate(feeder: Feeder, cases: Cases, goal: Goal, closed: BoolArray, tree: 
 
 @kernel
 def _bus_terms(feeder: Feeder, goal: Goal, flow: Flow, terms: FloatArray) -> float:
-    """Update deviation (equation 2) and infeed (equation 3); return the sum of voltages outside the band."""
+    """Update the deviation (equation 2); return the sum of voltages outside the band."""
     outside = 0.0
     for i in range(feeder.slack.size):
         v = np.sqrt(flow.v_re[i] ** 2 + flow.v_im[i] ** 2)
         outside += max(goal.v_min - v, 0.0) + max(v - goal.v_max, 0.0)
         terms[DEVIATION] = max(terms[DEVIATION], abs(v - 1.0))
-        if feeder.slack[i] and goal.infeeds == 0:
-            infeed = flow.v_re[i] * flow.j_re[i] + flow.v_im[i] * flow.j_im[i]
-            terms[INFEED] = max(terms[INFEED], -infeed)
     return outside
 
 
 @kernel
 def _branch_terms(feeder: Feeder, goal: Goal, tree: Tree, flow: Flow, terms: FloatArray, share: float) -> float:
-    """Update infeed through transformers and load balance; return the sum of relative overloads."""
+    """Update the load balance; return the sum of relative overloads."""
     overload = 0.0
-    marked = 0
     for k in range(feeder.slack.size):
         i = tree.order[k]
-        up = tree.parent[i]
-        if up < 0:
+        if tree.parent[i] < 0:
             continue
         branch = tree.branch[i]
         current = np.sqrt(flow.j_re[i] ** 2 + flow.j_im[i] ** 2)
@@ -138,13 +134,28 @@ def _branch_terms(feeder: Feeder, goal: Goal, tree: Tree, flow: Flow, terms: Flo
             current *= feeder.ratio[branch]
         overload += max(current / feeder.rated[branch] - 1.0, 0.0)
         terms[BALANCE] += share * goal.balance[branch] * current * current
-        if goal.infeed[branch]:
-            marked += 1
-            power = tree.turns[i] * (flow.v_re[up] * flow.j_re[i] + flow.v_im[up] * flow.j_im[i])
-            terms[INFEED] = max(terms[INFEED], -power)
+    return overload
+
+
+@kernel
+def _infeed(feeder: Feeder, goal: Goal, tree: Tree, p: FloatArray, terms: FloatArray) -> None:
+    """Update the least infeed (equation 3): the net load behind each substation or HV/MV transformer.
+
+    Without its losses: with them, the maximin of the paper is reached by wasting energy.
+    """
+    below = p.copy()
+    marked = 0
+    for k in range(feeder.slack.size - 1, -1, -1):
+        i = tree.order[k]
+        if tree.parent[i] >= 0:
+            below[tree.parent[i]] += below[i]
+            if goal.infeed[tree.branch[i]]:
+                marked += 1
+                terms[INFEED] = max(terms[INFEED], -below[i])
+        elif goal.infeeds == 0:
+            terms[INFEED] = max(terms[INFEED], -below[i])
     if marked < goal.infeeds:
         terms[INFEED] = max(terms[INFEED], 0.0)
-    return overload
 
 
 @kernel

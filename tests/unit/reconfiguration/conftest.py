@@ -72,6 +72,11 @@ class Day:
 
 @pytest.fixture(scope="session")
 def day(ring: FeederNetwork) -> Day:
+    return smooth_day(ring)
+
+
+def smooth_day(ring: FeederNetwork) -> Day:
+    """Build the day from the parameters of the case."""
     case = json.loads((CASES / "ring13.json").read_text())
     minute = np.arange(1440)
     p = np.zeros((1440, ring.bus_count))
