@@ -210,7 +210,8 @@ async def answers(host: str, port: int, path: str, tls: ssl.SSLContext | None = 
                 writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
                 return b" 200 " in await reader.readline()
             finally:
-                writer.close()
+                writer.transport.abort()
+                await writer.wait_closed()
     except (OSError, TimeoutError):
         return False
 

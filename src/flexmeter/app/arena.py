@@ -32,6 +32,8 @@ from flexmeter.supervision import Child, Program, Supervisor, answers
 Process = Literal["broker", "platform", "supervisor"]
 TENANT = "proof"
 START_S = 60.0
+AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""A restart must not compile every module anew, whatever the shell of a developer says."""
 
 
 def prepare(folder: Path, devices: list[str], changes: dict[str, str]) -> Config:
@@ -149,12 +151,11 @@ async def running(config: Config) -> AsyncIterator[Arena]:
     """Run `flexmeter up` on a configuration, kept up by a supervisor of our own; it is stopped at the end."""
     async with Supervisor() as supervisor:
         file = config.folder / "flexmeter.toml"
-        caches = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(config.folder / "pycache")}
         program = Program(
             "flexmeter up",
             [sys.executable, "-m", "flexmeter", "up", "--config", str(file)],
             config.folder / "up.log",
-            environment=caches,  # as on a user's machine: a restart does not compile everything again
+            environment=AS_INSTALLED,
             stop_s=30,
         )
         arena = Arena(config, await supervisor.start(program))

@@ -25,7 +25,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from flexmeter.app.arena import TENANT, Account, Arena, Process, prepare, running, stored_times
+from flexmeter.app.arena import AS_INSTALLED, TENANT, Account, Arena, Process, prepare, running, stored_times
 from flexmeter.app.edge import TEST_START_MS, TestAdapter, device_client, outbox_path
 from flexmeter.app.load import Numbered, paced
 from flexmeter.config import Config
@@ -224,8 +224,7 @@ def _incidents(plan: Plan) -> list[tuple[str, Incident]]:
 def _edge_program(config: Config) -> Program:
     command = [sys.executable, "-m", "flexmeter", "edge", "--config", str(config.folder / "flexmeter.toml")]
     command += ["--device", EDGE, "--test-rate", str(EDGE_RATE_PER_S)]
-    caches = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(config.folder / "pycache")}
-    return Program("edge", command, config.folder / "edge.log", environment=caches)
+    return Program("edge", command, config.folder / "edge.log", environment=AS_INSTALLED)
 
 
 async def _empty_outbox(config: Config) -> None:
