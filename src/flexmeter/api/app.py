@@ -20,12 +20,11 @@ def create_app(platform: Platform) -> FastAPI:
     app = FastAPI(title="Flexmeter", version=flexmeter.__version__, redirect_slashes=False)
     problems.install(app)
     gate = Gate(platform.limits)
-    api = APIRouter(prefix="/api/v1", responses={"default": problems.OPENAPI_PROBLEM})
-    api.include_router(readings_router(platform, gate))
-    api.include_router(estimates_router(platform, gate))
+    routers = [readings_router(platform, gate), estimates_router(platform, gate)]
     if platform.alert is not None:
-        api.include_router(topology_router(platform.registry, platform.alert))
-    app.include_router(api)
+        routers.append(topology_router(platform.registry, platform.alert))
+    for router in routers:
+        app.include_router(router, prefix="/api/v1", responses={"default": problems.OPENAPI_PROBLEM})
     app.include_router(_operation(platform))
     return app
 
