@@ -7,11 +7,24 @@ import typer
 
 def warm() -> None:
     """Compile and cache the numerical kernels (set-up does this; later commands find them compiled)."""
-    from flexmeter.estimation import warm as warm_estimation
-    from flexmeter.reconfiguration import warm as warm_reconfiguration
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
 
-    warm_estimation()
-    warm_reconfiguration()
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for half in [pool.submit(_warm_estimation), pool.submit(_warm_reconfiguration)]:
+            half.result()
+
+
+def _warm_estimation() -> None:
+    from flexmeter.estimation import warm
+
+    warm()
+
+
+def _warm_reconfiguration() -> None:
+    from flexmeter.reconfiguration import warm
+
+    warm()
 
 
 def register(app: typer.Typer) -> None:
