@@ -8,17 +8,14 @@ corrections, latest values, roll-ups) on top of any engine. One folder per engin
 """
 
 from flexmeter.storage.archive import Archive
-from flexmeter.storage.backup import Manifest, back_up, check_backup, restore
 from flexmeter.storage.base import Store, estimate_source
 from flexmeter.storage.query import Resolution, Selection, Span
 from flexmeter.storage.rollups import Retention
 from flexmeter.storage.store import TenantStore
 from flexmeter.storage.tenants import TenantStores
-from flexmeter.storage.upkeep import upkeep
 
 __all__ = [
     "Archive",
-    "Manifest",
     "Resolution",
     "Retention",
     "Selection",
@@ -26,9 +23,5 @@ __all__ = [
     "Store",
     "TenantStore",
     "TenantStores",
-    "back_up",
-    "check_backup",
     "estimate_source",
-    "restore",
-    "upkeep",
 ]
