@@ -54,7 +54,8 @@ class Estimator:
         self.layout = lay_out(network, self.meters)
         self._merged = self.layout.n_slot < len(self.meters)
         self._is_voltage = np.array([meter.quantity == "voltage" for meter in self.meters], float)
-        self._compile(forecast or default_forecast(network))
+        self.forecast = forecast or default_forecast(network)
+        self._compile(self.forecast)
 
     def _compile(self, forecast: Forecast) -> None:
         network, layout = self.network, self.layout
