@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 from cryptography import x509
 
 from flexmeter.app.addresses import api_address, broker_address
-from flexmeter.app.store import letters_path
+from flexmeter.app.tenants import letters_path
 from flexmeter.config import Config, read_config
 from flexmeter.errors import FlexmeterError
 from flexmeter.messaging.broker import find_server
@@ -93,7 +94,7 @@ def _api(config: Config) -> Iterator[Check]:
         with httpx.Client(
             base_url=api_address(config).url,
             headers={"Authorization": f"Bearer {token}"},
-            verify=str(config.data_folder / "certificates" / "ca.crt"),
+            verify=ssl.create_default_context(cafile=str(config.data_folder / "certificates" / "ca.crt")),
             timeout=5,
             trust_env=False,
         ) as client:

@@ -53,6 +53,10 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
                 group.create_task(supervisor.start(store_program(config, config_file, trust)))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        if config.ingest.mode == "stream":
+            for number in range(1, config.ingest.sources + 1):
+                await supervisor.start(source_program(config, config_file, number))
+                stack.push_async_callback(supervisor.stop, f"source-{number}")
         stack.push_async_callback(supervisor.stop, "platform")  # before the broker, so that it can acknowledge
         announce(api_address(config).url)
         await guard_disk(config, broker)
@@ -87,6 +91,14 @@ def store_program(config: Config, config_file: Path, trust: ssl.SSLContext) -> P
 
     command = [sys.executable, "-m", "flexmeter", "run", "platform", "--config", str(config_file)]
     return Program("platform", command, config.data_folder / "log" / "platform.log", ready=ready, start_s=60)
+
+
+def source_program(config: Config, config_file: Path, number: int) -> Program:
+    """Return one of the Event Source processes that feed the stream."""
+    command = [sys.executable, "-m", "flexmeter", "run", "source", "--config", str(config_file)]
+    command += ["--number", str(number)]
+    name = f"source-{number}"
+    return Program(name, command, config.data_folder / "log" / f"{name}.log")
 
 
 async def guard_disk(config: Config, broker: Broker, interval_s: float = DISK_CHECK_S) -> None:

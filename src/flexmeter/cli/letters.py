@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _open(config: Path, tenant: str) -> tuple[Config, DeadLetters]:
-    from flexmeter.app.store import letters_path
+    from flexmeter.app.tenants import letters_path
     from flexmeter.config import read_config
     from flexmeter.pipeline import DeadLetters
 

@@ -51,9 +51,10 @@ def up(config: Path = CONFIG) -> None:
 
 
 def run(
-    service: str = typer.Argument(help="platform, lv, mv, topology or reconfiguration."),
+    service: str = typer.Argument(help="platform, source, lv, mv or reconfiguration."),
     config: Path = CONFIG,
     settings: Path | None = typer.Option(None, "--settings", help="TOML file of a grid service."),
+    number: int = typer.Option(1, "--number", min=1, help="Which of several sources, with ingest.mode = stream."),
 ) -> None:
     """Run one process alone, on this or another machine.
 
@@ -61,17 +62,18 @@ def run(
     """
     from flexmeter.app.process import run_until_stopped
 
-    if service == "platform":
-        from flexmeter.app.store import run_store
+    if service in ("platform", "source"):
+        from flexmeter.app.store import run_sources, run_store
         from flexmeter.config import read_config
 
-        run_until_stopped(run_store(read_config(config)))
+        platform = read_config(config)
+        run_until_stopped(run_store(platform) if service == "platform" else run_sources(platform, number))
         return
     from flexmeter.app.services import SERVICES, run_service
     from flexmeter.services.settings import read_settings
 
     if service not in SERVICES:
-        raise InputError(f"service {service!r}: expected platform, {', '.join(SERVICES)}")
+        raise InputError(f"service {service!r}: expected platform, source, {', '.join(SERVICES)}")
     if settings is None:
         raise InputError(f"service {service}: expected --settings FILE")
     run_until_stopped(run_service(read_settings(settings)))

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
-from flexmeter.pipeline.inbound import InboundPipeline
+from flexmeter.pipeline.counters import Counters
+from flexmeter.pipeline.sequences import Sequences
 
 _MESSAGE_STATES = ("stored", "duplicate", "rejected")
 _VALUE_STATES = {"stored": "values_stored", "duplicate": "values_duplicate", "conflict": "values_conflict"}
 
 
-def metrics_text(pipelines: Iterable[InboundPipeline]) -> str:
+class Accountable(Protocol):
+    """What a pipeline says about itself."""
+
+    tenant: str
+
+    @property
+    def counters(self) -> Counters:
+        """The account of the messages."""
+
+    @property
+    def sequences(self) -> Sequences:
+        """Numbers that are missing."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait for their commit."""
+
+    @property
+    def store_error(self) -> str:
+        """Why the store does not commit now, empty while it does."""
+
+
+def metrics_text(pipelines: Iterable[Accountable]) -> str:
     """Return the metrics of all tenants; received = stored + duplicate + rejected + queued holds in one answer."""
     families: dict[str, tuple[str, str, list[str]]] = {}
 
