@@ -637,3 +637,39 @@ class TestConcurrency:
             asker.join()
         assert failures == []
         assert read(store).num_rows == 400
+
+    def test_upkeep_beside_writing_and_correcting(self, store: TenantStore) -> None:
+        series = store.series_ids([key(f"m{n}") for n in range(4)])
+        stop = threading.Event()
+        failures: list[StorageError] = []
+
+        def keep_up() -> None:
+            while not stop.is_set():
+                try:
+                    store.maintain()
+                except StorageError as error:
+                    failures.append(error)
+                    return
+
+        keeper = threading.Thread(target=keep_up)
+        keeper.start()
+        try:
+            for step in range(30):  # 20 minutes a step: hours are over while rows still come
+                store.write(rows(series, [20 * step] * 4, 10.0 * step + np.arange(4)))
+                if step % 3 == 2:
+                    store.correct(rows(series[:1], [20 * (step - 2)], [-1.0 * step]), "checked")
+        finally:
+            stop.set()
+            keeper.join()
+        assert failures == []
+        expected = {(20 * step, n): 10.0 * step + n for step in range(30) for n in range(4)}
+        expected |= {(20 * (step - 2), 0): -1.0 * step for step in range(2, 30, 3)}
+        assert values(store) == [expected[where] for where in sorted(expected)]
+        assert store.versions(Selection(), EVER).num_rows == 10
+        span = Span(START_MS, START_MS + 10 * HOUR_MS)
+        for _ in range(2):
+            hours = store.aggregate_area(Selection(), span, Resolution.HOUR)
+            assert hours["count"].to_pylist() == [12] * 10
+            means = [sum(v for (m, _), v in expected.items() if m // 60 == hour) / 12 for hour in range(10)]
+            assert hours["mean"].to_pylist() == pytest.approx(means, rel=1e-12)
+            store.maintain()

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from flexmeter.messages.rows import Rows, SeriesKey
-from flexmeter.storage.duckdb import open_duckdb_stores
+from flexmeter.storage.duckdb import DuckdbOptions, open_duckdb_stores
 
-store = open_duckdb_stores(Path(sys.argv[1])).store("acme")
+store = open_duckdb_stores(Path(sys.argv[1]), options=DuckdbOptions(sort_rows=300)).store("acme")
 first = int(sys.argv[2])
 series = store.series_ids([SeriesKey("acme", "c1", f"m{n}", "voltage", "a") for n in range(50)])
 for minute in range(first, first + 100_000):
@@ -28,7 +28,7 @@ for minute in range(first, first + 100_000):
     value = 1000.0 * minute + np.arange(50)
     store.write(Rows(series, time_ms, value, np.full(50, np.nan, np.float32), np.zeros(50, np.uint8)))
     print(minute, flush=True)
-    if minute % 40 == 39:
+    if minute % 10 == 9:
         store.maintain()
 """
 
