@@ -43,7 +43,10 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
         registry.close()
     async with AsyncExitStack() as stack:
         supervisor = await stack.enter_async_context(Supervisor())
-        broker = Broker(broker_settings(config), authority, supervisor, known)
+        # A message that nobody has subscribed to is acknowledged and dropped: devices wait for the first Event Source.
+        marker = _Marker(config)
+        first = known if marker.fits() else [who for who in known if who.role == "platform"]
+        broker = Broker(broker_settings(config), authority, supervisor, first)
         address = BrokerAddress(config.broker.host, *broker.choose_ports())
         write_address(config, address)
         trust = ssl.create_default_context(cafile=str(authority.certificate_file))
@@ -53,6 +56,8 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
                 group.create_task(supervisor.start(store_program(config, config_file, trust)))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        await broker.admit(known)
+        marker.write()
         if config.ingest.mode == "stream":
             for number in range(1, config.ingest.sources + 1):
                 await supervisor.start(source_program(config, config_file, number))
@@ -60,6 +65,22 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
         stack.push_async_callback(supervisor.stop, "platform")  # before the broker, so that it can acknowledge
         announce(api_address(config).url)
         await guard_disk(config, broker)
+
+
+class _Marker:
+    """Notes for which tenants and which way of ingest the broker keeps messages already."""
+
+    def __init__(self, config: Config) -> None:
+        self._path = config.data_folder / "run" / "sessions"
+        self._text = " ".join([config.ingest.mode, *sorted(config.tenants)])
+
+    def fits(self) -> bool:
+        """Tell whether that is so for this configuration."""
+        return self._path.exists() and self._path.read_text() == self._text
+
+    def write(self) -> None:
+        """Note that it is so now."""
+        self._path.write_text(self._text)
 
 
 def broker_settings(config: Config) -> BrokerSettings:

@@ -31,7 +31,8 @@ from flexmeter.pipeline import (
     Quota,
 )
 from flexmeter.pipeline.sequences import Sequences
-from flexmeter.pipeline.shared import SharedSession
+from flexmeter.pipeline.shared import SharedSession, ensure_consumer
+from flexmeter.pipeline.source import stored_filters
 from flexmeter.pipeline.stream import StreamConsumer, StreamWriter, connected, ensure_stream
 from flexmeter.storage import Store
 
@@ -113,6 +114,11 @@ async def stream_ingest(config: Config, authority: Authority, store: Store) -> A
     tls = authority.client(Identity(tenant, PLATFORM, "platform")).client_context()
     async with connected(address.host, address.client_port, tls, "store") as client:
         jetstream = await ensure_stream(client, _replicas(config))
+        async with _mqtt(config, authority, tenant, "store"):  # the first session makes the tenant's MQTT streams
+            for pattern in stored_filters(tenant):
+                await ensure_consumer(jetstream, pattern)
+        async with _mqtt(config, authority, tenant, PLATFORM):  # ends a session left from direct ingest
+            pass
         consumer = StreamConsumer(jetstream, store)
         work = asyncio.create_task(consumer.run(), name=f"consume {tenant}")
         pipeline = InboundPipeline(

@@ -30,6 +30,23 @@ _FETCH = 1000
 _PREFIX = "$MQTT.msgs."
 
 
+async def ensure_consumer(jetstream: JetStreamContext, pattern: str) -> str:
+    """Make the shared consumer of an MQTT filter if it is not there; return its name.
+
+    From then on the broker keeps every matching message until one of the sources has acknowledged it.
+    """
+    durable = "sources-" + "".join(sign if sign.isalnum() else "-" for sign in pattern)
+    config = ConsumerConfig(
+        durable_name=durable,
+        filter_subject=_PREFIX + to_subject(pattern),
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_S,
+        max_ack_pending=MAX_HELD,
+    )
+    await jetstream.add_consumer(STREAM, config)
+    return durable
+
+
 class SharedSession:
     """The part of an MQTT client that an Event Source uses; QoS 1 filters become shared consumers.
 
@@ -83,15 +100,8 @@ class SharedSession:
             await self._mqtt.subscribe(*filters, qos=0)
             return
         for pattern in filters:
-            subject = _PREFIX + to_subject(pattern)
-            config = ConsumerConfig(
-                filter_subject=subject,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=ACK_WAIT_S,
-                max_ack_pending=MAX_HELD,
-            )
-            durable = "sources-" + "".join(sign if sign.isalnum() else "-" for sign in pattern)
-            subscription = await self._jetstream.pull_subscribe(subject, durable=durable, stream=STREAM, config=config)
+            durable = await ensure_consumer(self._jetstream, pattern)
+            subscription = await self._jetstream.pull_subscribe_bind(durable, STREAM)
             self._tasks.append(asyncio.create_task(self._fetch(subscription), name=durable))
 
     async def send(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> asyncio.Future[None]:

@@ -76,9 +76,8 @@ class EventSource:
             await stack.enter_async_context(self._client)
             teller = asyncio.create_task(self._tell(), name=f"error notes {self.tenant}")
             stack.push_async_callback(_end, teller)
-            base = f"{PREFIX}/{self.tenant}"
-            await self._client.subscribe(f"{base}/+/roster", qos=0)
-            await self._client.subscribe(f"{base}/+/readings", f"{base}/se/+/+")
+            await self._client.subscribe(f"{PREFIX}/{self.tenant}/+/roster", qos=0)
+            await self._client.subscribe(*stored_filters(self.tenant))
             self._stack = stack.pop_all()
         return self
 
@@ -118,6 +117,11 @@ class EventSource:
             with contextlib.suppress(MessageError):
                 device = topics.parse(rejection.topic).device or rejection.source
                 await self._client.send(topics.error(self.tenant, device), encode_notice(rejection))
+
+
+def stored_filters(tenant: str) -> tuple[str, str]:
+    """Return the filters of what is stored: readings and estimates."""
+    return f"{PREFIX}/{tenant}/+/readings", f"{PREFIX}/{tenant}/se/+/+"
 
 
 async def _end(task: asyncio.Task[None]) -> None:
