@@ -26,7 +26,7 @@ SIGMA_V = 0.01
 """One standard deviation of a voltage reading, share of the nominal voltage (paper section 6.1)."""
 SIGMA_P, SIGMA_Q = 0.01, 0.02
 """One standard deviation of an active and a reactive power reading, share of the value (classes 1 and 2)."""
-FLOOR_W, FLOOR_VAR = 0.5, 1.0
+FLOOR_W, FLOOR_VAR = 1.0, 1.0
 """Smallest standard deviation of a power reading [W], [var]."""
 GAIN_SHARE = 0.9
 """In `realistic` mode, share of the standard deviation that is the fixed gain error of a meter."""

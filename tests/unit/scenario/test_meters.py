@@ -79,7 +79,7 @@ def test_small_powers_keep_a_floor(grid: Grid) -> None:
     fleet = meter_fleet(grid).part("LV_004_F1_01")
     zero = np.zeros((len(fleet.meters), 1))
     readings = fleet.read(np.arange(1), zero + 230, zero, zero)
-    assert (readings.sigma_active_power_w == 0.5).all()
+    assert (readings.sigma_active_power_w == 1.0).all()
     assert (readings.sigma_reactive_power_var == 1.0).all()
 
 
