@@ -229,8 +229,8 @@ def _inputs(
     return p, q, np.broadcast_to(v, (3, n_scenario))
 
 
-def _build(network: Network) -> PowerFlowModel:
-    tree = reduce_network(network)
+def _build(network: Network, tree: Tree | None = None) -> PowerFlowModel:
+    tree = tree or reduce_network(network)
     rows = tree.leaf_injection
     plain = (network.zip[rows, 2] == 1) & (network.v_min_pu[rows] <= 0) & (network.v_max_pu[rows] >= 10)
     limits = (network.load_v[rows], network.v_min_pu[rows], network.v_max_pu[rows], ~plain)
