@@ -48,7 +48,7 @@ class ChiSquareTest:
 def chi_square_test(estimate: Estimate, false_alarm: float = 0.01) -> ChiSquareTest:
     """Return the test of J against the chi-square distribution of its degrees of freedom.
 
-    Source: A. Monticelli, State Estimation in Electric Power Systems, 1999, chapter 7. Forecasts of missing readings
+    Source: A. Abur and A. Gomez-Exposito, Power System State Estimation, 2004, chapter 5. Forecasts of missing readings
     are in J, so an honest forecast keeps the distribution and one with a sigma too large makes the test lenient.
     """
     degrees = np.asarray(estimate.degrees_of_freedom)
@@ -230,7 +230,9 @@ def huber(
     s = np.broadcast_to(s[:, None] if s.ndim == 1 else s, z.shape)
     weight = np.where(np.isnan(z), np.nan, 1.0)
     settled = False
-    for rounds in range(1, max_rounds + 1):
+    rounds = 0
+    while not settled and rounds < max_rounds:
+        rounds += 1
         estimate = estimator.estimate(z, s / np.sqrt(weight), covariance=False, threads=threads)
         scaled = np.abs(z - estimate.fitted) / np.where(s > 0, s, np.inf)
         new = np.minimum(1.0, limit / np.maximum(scaled, limit))
@@ -238,7 +240,5 @@ def huber(
         moved = np.abs(new - weight)
         settled = bool(np.nanmax(moved, initial=0.0) <= tolerance)
         weight = new
-        if settled:
-            break
     final = estimator.estimate(z, s / np.sqrt(weight), threads=threads)
     return RobustEstimate(final, weight, rounds, settled)

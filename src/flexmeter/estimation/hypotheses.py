@@ -2,8 +2,8 @@
 
 Every candidate is an `Estimator` of its own network with the same rows of readings. A candidate's fit J leads to its
 likelihood exp(-J / 2) (readings, sigmas and number of states are the same for all), likelihoods of successive moments
-multiply, and Bayes' rule with prior probabilities gives posterior ones (generalised likelihood ratio: A. Monticelli,
-State Estimation in Electric Power Systems, 1999, chapter 8; for phases: doi:10.1109/TPWRS.2012.2205710).
+multiply, and Bayes' rule with prior probabilities gives posterior ones (switches: R. Singh et al.,
+doi:10.1109/TPWRS.2010.2040294; phases from voltages of meters: T. A. Short, doi:10.1109/TSG.2012.2219081).
 
 Real meters have errors that stay: a voltmeter that reads 1 % too high says so again in every moment, which is no new
 evidence. `fixed_share` is the share of each variance that stays; with it, residuals of one meter at two moments have
@@ -13,9 +13,11 @@ that correlation and their joint likelihood is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import Finding, GridError, MeasurementError
@@ -178,7 +180,7 @@ def phase_candidates(
             loads=tuple(replace(item, phases=phase) if item.id == load else item for item in grid.loads),
         )
         follow = buses | {load}
-        own = [replace(meter, phase=phase) if _moves(meter, follow, lines) else meter for meter in meters]
+        own = [with_changes(meter, phase=phase) if _moves(meter, follow, lines) else meter for meter in meters]
         result[phase] = Estimator(compile_network(moved, area=area), own)
     return result
 

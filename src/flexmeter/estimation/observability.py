@@ -45,7 +45,6 @@ class Observability:
         rests on forecasts, 0 (readings only) to 1 (forecast only); 1 where no voltage reading tells anything
     sigma_voltage_v : (n_node,) standard deviation [V]; nan where no voltage reading tells anything
     sigma_active_power_w, sigma_reactive_power_var : (n_injection,) standard deviations [W], [var]
-    head_observable : (3,) whether any reading tells the head voltage of phase a, b, c
     redundancy : readings minus states: expected J, degrees of freedom of the chi-square test
     readings : residual shares of all meters, (n_meter, 1): `visible`, `critical`, `detectable`
     """
@@ -58,7 +57,6 @@ class Observability:
     sigma_voltage_v: FloatArray
     sigma_active_power_w: FloatArray
     sigma_reactive_power_var: FloatArray
-    head_observable: np.ndarray
     redundancy: int
     readings: Residuals
 
@@ -141,7 +139,6 @@ def observability(
         sigma_voltage_v=np.where(blind, np.nan, sigma_v),
         sigma_active_power_w=_middle(low.sigma_active_power_w, high.sigma_active_power_w),
         sigma_reactive_power_var=_middle(low.sigma_reactive_power_var, high.sigma_reactive_power_var),
-        head_observable=low.head_observable[:, 0],
         redundancy=int(low.degrees_of_freedom[0]),
         readings=residuals(low, names, error_free, spread),
     )

@@ -2,9 +2,9 @@
 
 For the weighted-least-squares estimate the residual r = z - h(x) of a reading has the variance sigma^2 - sigma_h^2,
 sigma_h the standard deviation of the fitted value: the share S = 1 - (sigma_h / sigma)^2 of an error in the reading
-stays visible in its residual, the rest moves the estimate (S is the diagonal of the residual sensitivity matrix, A. Abur
-and A. Gomez-Exposito, Power System State Estimation, 2004, chapter 5). A reading with S = 0 is critical: no other
-reading checks it, and no test can find its error.
+stays visible in its residual, the rest moves the estimate (S: diagonal of the residual sensitivity matrix; A. Abur and
+A. Gomez-Exposito, Power System State Estimation, 2004, chapter 5). A reading with S = 0 is critical: no other reading
+checks it, and no test can find its error.
 """
 
 from __future__ import annotations
