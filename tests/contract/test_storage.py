@@ -400,6 +400,27 @@ class TestQuestions:
         assert order == sorted(order)
         assert len(order) == 540
 
+    def test_a_value_far_in_the_future_costs_no_time(
+        self, filled: TenantStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("flexmeter.storage.store.SLICE_ROWS", 1)  # pieces of a minute
+        series = filled.series_ids([key("m1", "c1")])
+        filled.write(rows(series, [70 * 365 * 1440], [7.0]))
+        span = Span(START_MS + 178 * MINUTE_MS, EVER.end_ms)
+        pieces = list(filled.readings(Selection(), span))
+        assert sum(piece.num_rows for piece in pieces) == 7
+        assert len(pieces) < 10
+
+    def test_series_that_come_during_an_answer_are_not_in_it(
+        self, filled: TenantStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("flexmeter.storage.store.SLICE_ROWS", 30)
+        answer = filled.readings(Selection(), EVER)
+        count = next(answer).num_rows + next(answer).num_rows
+        late = filled.series_ids([key("m9", "c9")])
+        filled.write(rows(late, [170], [1.0]))
+        assert count + sum(piece.num_rows for piece in answer) == 540
+
     def test_an_empty_answer_has_its_columns(self, filled: TenantStore) -> None:
         found = read(filled, Selection(meters=("nobody",)))
         assert found.num_rows == 0

@@ -140,8 +140,8 @@ class Engine(Protocol):
     def newest(self, kind: Kind) -> Rows:
         """Return the row with the greatest time of every series that has one."""
 
-    def oldest_ms(self, kind: Kind) -> int | None:
-        """Return the least time of all rows, None without rows."""
+    def oldest_ms(self, kind: Kind, from_ms: int = 0) -> int | None:
+        """Return the least time of all rows from `from_ms` on, None without rows."""
 
     def find(self, kind: Kind, series: NDArray[np.int32], time_ms: NDArray[np.int64]) -> Rows:
         """Return the rows that are stored under these keys."""

@@ -22,7 +22,7 @@ from flexmeter.storage.base import KINDS, Engine, Kind
 from flexmeter.storage.columns import Batch, Buckets, Conflicts
 from flexmeter.storage.names import Labels, Names
 from flexmeter.storage.newest import Newest
-from flexmeter.storage.query import DAY_MS, HOUR_MS, Resolution, Selection, Span
+from flexmeter.storage.query import DAY_MS, HOUR_MS, MINUTE_MS, Resolution, Selection, Span
 from flexmeter.storage.rollups import Retention, RollUps
 from flexmeter.storage.writing import sort_out
 
@@ -293,7 +293,10 @@ class TenantStore:
         series = self._names.chosen(chosen)
         width = int(step)
         whole = Span(span.start_ms // width * width, -(-span.end_ms // width) * width)
-        return self._names.labels(series), self._rollups[kind].buckets(self._filter(series), whole, step)
+        found = self._rollups[kind].buckets(self._filter(series), whole, step)
+        known = found.series <= series.max(initial=-1)
+        columns = (getattr(found, name)[known] for name in Buckets.__slots__)
+        return self._names.labels(series), Buckets(*columns)
 
     def _presence(self, chosen: Selection, span: Span, interval_ms: int) -> reports.Presence:
         series = self._names.chosen(chosen)
@@ -305,14 +308,18 @@ class TenantStore:
         last_ms = self._newest[kind].latest_ms()
         if first_ms is None or last_ms is None or series.size == 0:
             return
-        minutes = max(SLICE_ROWS // series.size, 1)
-        width = min(minutes * 60_000, 31 * DAY_MS)
-        wanted = self._filter(series)
-        end_ms = min(span.end_ms, last_ms + 1)
-        for start_ms in range(max(span.start_ms, first_ms), end_ms, width):
-            yield self._engine.scan(kind, wanted, Span(start_ms, min(start_ms + width, end_ms)))
+        width = min(max(SLICE_ROWS // series.size, 1) * MINUTE_MS, 31 * DAY_MS)
+        start_ms, end_ms = max(span.start_ms, first_ms), min(span.end_ms, last_ms + 1)
+        while start_ms < end_ms:
+            piece = Span(start_ms, min(start_ms + width, end_ms))
+            rows = self._engine.scan(kind, self._filter(series), piece)
+            yield keys.take(rows, rows.series <= series[-1])
+            start_ms = piece.end_ms
+            if len(rows) == 0:  # one value of the year 2099 must not make a million empty pieces
+                start_ms = max(start_ms, self._engine.oldest_ms(kind, start_ms) or end_ms)
 
     def _filter(self, series: NDArray[np.int32]) -> NDArray[np.int32] | None:
+        """Return the series, or None for all; then the answer may hold series that came since."""
         return None if series.size == len(self._names) else series
 
 

@@ -69,9 +69,11 @@ class ClickhouseEngine:
                 from {self._db}.{kind} as r final group by series order by series"""
         )
 
-    def oldest_ms(self, kind: Kind) -> int | None:
-        """Return the least time of all rows, None without rows."""
-        found = self._client.ask(f"select time_ms from {self._db}.{kind} order by time_ms limit 1")
+    def oldest_ms(self, kind: Kind, from_ms: int = 0) -> int | None:
+        """Return the least time of all rows from `from_ms` on, None without rows."""
+        found = self._client.ask(
+            f"select time_ms from {self._db}.{kind} where time_ms >= {from_ms} order by time_ms limit 1"
+        )
         return int(_array(found, "time_ms", np.int64)[0]) if found.num_rows else None
 
     def find(self, kind: Kind, series: Ids, time_ms: NDArray[np.int64]) -> Rows:

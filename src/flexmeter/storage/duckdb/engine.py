@@ -96,9 +96,9 @@ class DuckdbEngine:
                 )
             )
 
-    def oldest_ms(self, kind: Kind) -> int | None:
-        """Return the least time of all rows, None without rows."""
-        return self._number(f"select min(time_ms) from {kind}_rows")
+    def oldest_ms(self, kind: Kind, from_ms: int = 0) -> int | None:
+        """Return the least time of all rows from `from_ms` on, None without rows."""
+        return self._number(f"select min(time_ms) from {kind}_rows where time_ms >= ?", [from_ms])
 
     def find(self, kind: Kind, series: Ids, time_ms: NDArray[np.int64]) -> Rows:
         """Return the rows that are stored under these keys."""

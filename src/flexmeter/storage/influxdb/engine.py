@@ -77,9 +77,9 @@ class InfluxEngine:
         query = f"select value, sigma, quality from {kind} group by s order by time desc limit 1"
         return rows_of(self._client.ask(query))
 
-    def oldest_ms(self, kind: Kind) -> int | None:
-        """Return the least time of all rows, None without rows."""
-        groups = self._client.ask(f"select first(value) from {kind}")
+    def oldest_ms(self, kind: Kind, from_ms: int = 0) -> int | None:
+        """Return the least time of all rows from `from_ms` on, None without rows."""
+        groups = self._client.ask(f"select first(value) from {kind} where time >= {from_ms}ms")
         return int(column(groups, "time", np.int64)[0]) if groups else None
 
     def find(self, kind: Kind, series: Ids, time_ms: NDArray[np.int64]) -> Rows:

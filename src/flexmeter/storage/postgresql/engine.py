@@ -77,11 +77,12 @@ class PostgresqlEngine:
                 order by time_ms desc limit 1) r order by r.series"""
         return self._rows(query)
 
-    def oldest_ms(self, kind: Kind) -> int | None:
-        """Return the least time of all rows, None without rows."""
+    def oldest_ms(self, kind: Kind, from_ms: int = 0) -> int | None:
+        """Return the least time of all rows from `from_ms` on, None without rows."""
         return self._number(
             f"""select min(r.time_ms) from series s cross join lateral
-                (select time_ms from {kind} where series = s.id order by time_ms limit 1) r"""
+                (select time_ms from {kind} where series = s.id and time_ms >= %s order by time_ms limit 1) r""",
+            [from_ms],
         )
 
     def find(self, kind: Kind, series: Ids, time_ms: NDArray[np.int64]) -> Rows:
