@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 from flexmeter import __version__
-from flexmeter.cli import day, estimate, grid, platform, powerflow, process, warm
+from flexmeter.cli import day, estimate, grid, platform, powerflow, process, reconfigure, warm
 
 app = typer.Typer(
     name="flexmeter",
@@ -34,5 +34,5 @@ def flexmeter(
     """Read the examples in each command's --help."""
 
 
-for family in (day, grid, powerflow, estimate, platform, process, warm):
+for family in (day, grid, powerflow, estimate, reconfigure, platform, process, warm):
     family.register(app)

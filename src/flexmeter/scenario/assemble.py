@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexmeter.grid import Grid
-from flexmeter.reconfiguration import best_tree
+from flexmeter.reconfiguration import best_tree, network_from_grid
 from flexmeter.scenario.nodes import levels
 from flexmeter.scenario.options import DayOptions
 from flexmeter.scenario.record import (
@@ -24,7 +24,6 @@ from flexmeter.scenario.record import (
     runs,
 )
 from flexmeter.scenario.truth import TrueState, Truth, medium_voltage_lines
-from flexmeter.services.reconfiguration import mv_feeder
 
 BLOCK_MINUTES = 60
 
@@ -157,7 +156,7 @@ def _best_radial(grid: Grid, actual: _Actual) -> Floats:
     """Return the losses [W] of the best tree of every minute, by enumeration, with the true bus powers."""
     if not grid.switches:
         return actual.losses_w
-    feeder = mv_feeder(grid)
+    feeder = network_from_grid(grid)
     powers = (np.ascontiguousarray(actual.mv_power_w.T), np.ascontiguousarray(actual.mv_power_var.T))
     return best_tree(feeder, *powers).losses_w
 

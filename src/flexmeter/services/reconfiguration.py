@@ -13,19 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexmeter.grid import Grid
-from flexmeter.grid.impedance import line_impedance_per_km
 from flexmeter.messages import topics
 from flexmeter.messages.codec import decode_estimate
 from flexmeter.messages.estimate import Estimate
 from flexmeter.messages.events import Decision
 from flexmeter.messages.quantities import ABC
 from flexmeter.reconfiguration import (
-    FeederNetwork,
     HoldState,
     Trigger,
-    build_network,
     gain_percent,
     greedy_tree,
+    network_from_grid,
     radial_flow,
     step,
 )
@@ -35,40 +33,6 @@ from flexmeter.services.rest import Conflict, Topology
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Vector = tuple[bool, ...]
-
-
-def mv_feeder(grid: Grid) -> FeederNetwork:
-    """Return the balanced equivalent of the switched MV lines of a grid, branches in the order of its lines.
-
-    The MV level is every bus at the nominal voltage of the source.
-    """
-    source = grid.sources[0]
-    level = next(bus.voltage_v for bus in grid.buses if bus.id == source.bus)
-    buses = [bus.id for bus in grid.buses if bus.voltage_v == level]
-    lines = [line for line in grid.lines if line.from_bus in buses]
-    types = {item.id: item for item in grid.line_types}
-    switched = {switch.branch: switch.closed for switch in grid.switches}
-    z = np.array([_positive_sequence(line_impedance_per_km(types[line.type])) * line.length_km for line in lines])
-    return build_network(
-        bus_ids=buses,
-        branch_ids=[line.id for line in lines],
-        from_bus=[line.from_bus for line in lines],
-        to_bus=[line.to_bus for line in lines],
-        r_ohm=z.real,
-        x_ohm=z.imag,
-        nominal_voltage_v=level,
-        slack_buses=[source.bus],
-        slack_voltage_v=[source.voltage_v],
-        closed=[switched.get(line.id, True) for line in lines],
-        switchable=[line.id in switched for line in lines],
-        rated_current_a=[types[line.type].rated_current_a or np.nan for line in lines],
-        name=grid.id,
-    )
-
-
-def _positive_sequence(z: NDArray[np.complex128]) -> complex:
-    diagonal = np.trace(z) / 3
-    return complex(diagonal - (z.sum() - np.trace(z)) / 6)
 
 
 @dataclass
@@ -86,7 +50,7 @@ class Advisor:
     state: HoldState = field(default_factory=HoldState)
 
     def __post_init__(self) -> None:
-        self.network = mv_feeder(self.grid)
+        self.network = network_from_grid(self.grid)
         self._branches = [switch.branch for switch in self.grid.switches]
 
     def decide(self, interval: int, vector: Vector, power_w: Floats, power_var: Floats) -> tuple[Vector, Vector, float]:

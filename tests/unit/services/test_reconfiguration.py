@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from flexmeter.reconfiguration import Trigger
+from flexmeter.reconfiguration import Trigger, network_from_grid
 from flexmeter.scenario.reference_grid import reference_grid
-from flexmeter.services.reconfiguration import Advisor, mv_feeder
+from flexmeter.services.reconfiguration import Advisor
 
 GRID = reference_grid()
 
 
 @pytest.fixture
 def loads() -> tuple[np.ndarray, np.ndarray]:
-    feeder = mv_feeder(GRID)
+    feeder = network_from_grid(GRID)
     power = np.zeros(feeder.bus_count)
     power[feeder.bus_ids.index("MV_006")] = 2e6
     power[feeder.bus_ids.index("MV_007")] = 2e6
@@ -20,7 +20,7 @@ def loads() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_feeder_is_the_ring_with_the_impedances_of_the_grid() -> None:
-    feeder = mv_feeder(GRID)
+    feeder = network_from_grid(GRID)
     assert feeder.bus_ids[0] == "HV_001"
     assert feeder.branch_ids == tuple(f"line_{k}" for k in range(1, 14))
     assert feeder.open_branches == ("line_7",)
