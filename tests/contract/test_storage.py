@@ -245,7 +245,7 @@ class TestWriting:
         store.close()
 
     @settings(
-        max_examples=15,
+        max_examples=10,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
