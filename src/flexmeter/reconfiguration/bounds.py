@@ -128,9 +128,16 @@ def _by_relaxation(
         point, basis = kept.pop(number)
         arc = _branching_arc(model, point)
         if arc < 0:
+            # All decided, but more tangents may undo that: settled only when it stays so.
             _fix(model, fixed)
             model.start_from(basis)
-            settled = min(settled, max(value, model.solve(LAST_ROUNDS, enough, 0.0)[0]))
+            tighter, point = model.solve(LAST_ROUNDS, enough, 0.0)
+            value = max(value, tighter)
+            if value >= enough or _branching_arc(model, point) < 0:
+                settled = min(settled, value)
+            else:
+                kept[number] = (point, model.basis())
+                heapq.heappush(queue, (value, number, fixed))
             continue
         for side in (0.0, 1.0):
             child = {**fixed, arc: side}

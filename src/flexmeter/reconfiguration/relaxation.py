@@ -13,6 +13,7 @@ from flexmeter.reconfiguration.trees import bridges
 
 INFINITE = highspy.kHighsInf
 VIOLATED = 5e-5
+SETTLED = {highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible}
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +188,18 @@ class Relaxation:
         self.solver.setBasis(basis)
 
     def _run(self) -> tuple[float, FloatArray]:
+        """Solve the programme; without a basis and with presolve again when the first attempt ends in doubt."""
         self.solver.run()
+        if self.solver.getModelStatus() not in SETTLED:
+            self.solver.clearSolver()
+            self.solver.setOptionValue("presolve", "on")
+            self.solver.run()
+            self.solver.setOptionValue("presolve", "off")
         status = self.solver.getModelStatus()
         if status == highspy.HighsModelStatus.kInfeasible:
             return np.inf, np.zeros(0)
         if status != highspy.HighsModelStatus.kOptimal:
             return -np.inf, np.zeros(0)
-        # The dual objective would be the exact bound; the primal one differs by the solver's tolerance of 1e-7.
         value = self.solver.getInfo().objective_function_value
         return float(value), np.asarray(self.solver.getSolution().col_value)
 

@@ -65,7 +65,9 @@ def test_a_loop_current_above_the_rating_refuses_the_plan(ring: FeederNetwork, d
     plan = plan_sequence(noon, target)
     assert plan.accepted
     weak = noon.with_closed(noon.closed)
-    object.__setattr__(weak, "rated_current_a", np.full(13, plan.steps[0].loop_current_a * 0.9))
+    rated = np.full(13, np.nan)
+    rated[6] = plan.steps[0].loop_current_a * 0.9
+    object.__setattr__(weak, "rated_current_a", rated)
     refused = plan_sequence(weak, target)
     assert not refused.accepted
     assert "breaks a limit" in refused.reason

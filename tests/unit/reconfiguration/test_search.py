@@ -18,6 +18,7 @@ from flexmeter.reconfiguration import (
     example,
     greedy_tree,
     lexicographic,
+    log10_tree_count,
     pareto,
     search,
     spanning_trees,
@@ -83,12 +84,14 @@ def test_random_networks_are_radial_complete_and_within_limits(seed: int) -> Non
     found = search(network, None, limits, Budget(rounds=5))
     check_radial(network, found.closed)
     assert not (found.closed != network.closed)[~network.switchable].any()
-    trees = spanning_trees(network)
-    feasible = [evaluate_state(network, tree, limits).terms for tree in trees if solvable(network, tree)]
-    if any(terms.feasible for terms in feasible):
+    if log10_tree_count(network) > 1.7:
+        return
+    terms = [evaluate_state(network, tree, limits).terms for tree in spanning_trees(network) if solvable(network, tree)]
+    if any(one.feasible for one in terms):
         assert found.terms.feasible
-    least = min(terms.losses_w for terms in feasible if terms.feasible or not found.terms.feasible)
-    assert found.losses_w >= least * (1 - 1e-9) or not found.terms.feasible
+        assert found.losses_w >= min(one.losses_w for one in terms if one.feasible) * (1 - 1e-9)
+    else:
+        assert found.terms.violation >= min(one.violation for one in terms) - 1e-9
 
 
 def solvable(network: FeederNetwork, tree) -> bool:

@@ -108,37 +108,19 @@ def write_json(network: FeederNetwork, path: Path) -> None:
     if len(voltage) > 1:
         raise InputError(f"{network.name}: substations with different voltages do not fit the file format")
     n = network
+    bus_columns = (n.p_w / 1e3, n.q_var / 1e3, n.nominal_voltage_v / 1e3, n.shunt_g_s, n.shunt_b_s)
+    rated = [None if np.isnan(value) else value for value in n.rated_current_a.tolist()]
+    branch_columns = (n.r_ohm.tolist(), n.x_ohm.tolist(), n.closed.astype(int).tolist(), rated)
+    more_columns = (n.switchable.astype(int).tolist(), n.kind, n.charging_s.tolist(), n.ratio.tolist())
+    start, end = ([n.bus_ids[i] for i in ends] for ends in (n.from_bus, n.to_bus))
     record = NetworkRecord(
         name=n.name,
         base_kv=float(n.nominal_voltage_v[0] / 1e3),
         slack=[n.bus_ids[i] for i in n.slack_buses],
         vslack=float(voltage[0]),
-        buses=[
-            BusRecord(
-                n.bus_ids[i],
-                n.p_w[i] / 1e3,
-                n.q_var[i] / 1e3,
-                n.nominal_voltage_v[i] / 1e3,
-                n.shunt_g_s[i],
-                n.shunt_b_s[i],
-            )
-            for i in range(n.bus_count)
-        ],
+        buses=[BusRecord(*row) for row in zip(n.bus_ids, *(c.tolist() for c in bus_columns), strict=True)],
         branches=[
-            BranchRecord(
-                id=n.branch_ids[b],
-                f=n.bus_ids[n.from_bus[b]],
-                t=n.bus_ids[n.to_bus[b]],
-                r=n.r_ohm[b],
-                x=n.x_ohm[b],
-                status=int(n.closed[b]),
-                amp=None if np.isnan(n.rated_current_a[b]) else float(n.rated_current_a[b]),
-                switchable=int(n.switchable[b]),
-                kind=n.kind[b],
-                charging_s=n.charging_s[b],
-                ratio=n.ratio[b],
-            )
-            for b in range(n.branch_count)
+            BranchRecord(*row) for row in zip(n.branch_ids, start, end, *branch_columns, *more_columns, strict=True)
         ],
     )
     path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
