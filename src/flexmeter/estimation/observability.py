@@ -149,7 +149,7 @@ def _share(low: FloatArray, high: FloatArray) -> FloatArray:
     width = np.log1p(_STEP) - np.log1p(-_STEP)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = 2 * (np.log(high[:, 0]) - np.log(low[:, 0])) / width
-    return np.clip(np.nan_to_num(slope), 0.0, 1.0)
+    return np.asarray(np.clip(np.nan_to_num(slope), 0.0, 1.0))
 
 
 def _middle(low: FloatArray, high: FloatArray) -> FloatArray:
