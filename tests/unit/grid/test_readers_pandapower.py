@@ -136,6 +136,15 @@ def test_components_with_all_their_options() -> None:
     assert largest_difference_pu(grid_from_pandapower(net), pandapower_voltages(net)) < 1e-8
 
 
+def test_slack_generator_is_a_source() -> None:
+    net = pandapower.create_empty_network()
+    one, other = (pandapower.create_bus(net, 20.0) for _ in range(2))
+    pandapower.create_gen(net, one, p_mw=0.0, vm_pu=1.03, slack=True)
+    pandapower.create_line(net, one, other, 3.0, "NA2XS2Y 1x185 RM/25 12/20 kV")
+    pandapower.create_load(net, other, 2.0, 0.5)
+    assert largest_difference_pu(grid_from_pandapower(net), pandapower_voltages(net)) < 1e-8
+
+
 def test_json_file(tmp_path: Path) -> None:
     net = quietly(networks.create_cigre_network_lv)
     path = tmp_path / "cigre.json"

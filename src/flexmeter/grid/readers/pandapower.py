@@ -119,7 +119,7 @@ class _Conversion:
         for index, row in self._rows("switch", service=False):
             self._switch(index, row)
         for index, row in self._rows("ext_grid"):
-            self._source(index, row)
+            self._source("ext_grid", index, row)
         for table in LOADS:
             for index, row in self._rows(table):
                 self._load(table, index, row)
@@ -285,17 +285,18 @@ class _Conversion:
         elif not closed:
             self.parts.find("switch", str(index), "et", f"{kind!r}, expected 'l', 't' or 'b'")
 
-    def _source(self, index: int, row: Row) -> None:
-        bus = self._at("ext_grid", index, row)
+    def _source(self, table: str, index: int, row: Row) -> None:
+        """An external grid, or the generator that takes its part."""
+        bus = self._at(table, index, row)
         if bus is None:
             return
         level = next(item.voltage_v for item in self.buses.values() if item.id == bus)
         self.parts.sources.append(
             Source(
-                id=self.parts.name("source", row.get("name"), f"ext_grid_{index}"),
+                id=self.parts.name("source", row.get("name"), f"{table}_{index}"),
                 bus=bus,
-                voltage_v=level * self._number("ext_grid", index, row, "vm_pu", 1.0),
-                angle_rad=math.radians(self._number("ext_grid", index, row, "va_degree", 0.0)),
+                voltage_v=level * self._number(table, index, row, "vm_pu", 1.0),
+                angle_rad=math.radians(self._number(table, index, row, "va_degree", 0.0)),
             )
         )
         self.parts.assumptions.setdefault("external grid taken as stiff, as in pandapower's balanced load flow", 1)
@@ -348,6 +349,9 @@ class _Conversion:
         return z, i, 1.0 - z - i
 
     def _generator(self, index: int, row: Row) -> None:
+        if row.get("slack") is True:
+            self._source("gen", index, row)
+            return
         bus = self._at("gen", index, row)
         if bus is None:
             return
