@@ -1,13 +1,25 @@
 """Weighted-least-squares state estimation with uncertainty, at three levels (paper section 4).
 
 In: a `Network`, meters and their readings (n_meter, n_scenario) with standard deviations, reports of the areas below.
-Out: voltages, powers and flows with standard deviations, and the joint summary handed to the level above. Open
-`estimator.py` first, then `message.py` (the method) and `levels.py` (areas).
+Out: voltages, powers and flows with standard deviations, and the joint summary handed to the level above. On top:
+bad data, bias of meters, observability, hypotheses about the model, forecasts from earlier estimates. Open
+`estimator.py` first, then `message.py` (the method), `levels.py` (areas) and `bad_data.py`.
 """
 
+from flexmeter.estimation.bad_data import (
+    BadData,
+    ChiSquareTest,
+    Removal,
+    RobustEstimate,
+    chi_square_test,
+    huber,
+    remove_bad_data,
+)
+from flexmeter.estimation.bias import MeterBias, track_bias, unknown_bias
 from flexmeter.estimation.estimate import Answer, Estimate, Reports
 from flexmeter.estimation.estimator import Estimator
 from flexmeter.estimation.forecast import Forecast, default_forecast
+from flexmeter.estimation.hypotheses import Comparison, compare, phase_candidates, switch_candidates
 from flexmeter.estimation.levels import (
     AreaSummary,
     aged,
@@ -17,27 +29,53 @@ from flexmeter.estimation.levels import (
     reports_from,
     summarise,
 )
-from flexmeter.estimation.measurements import Measurements, Meter, load_meters, measurements, relative_sigma
+from flexmeter.estimation.measurements import Meter, load_meters, relative_sigma
+from flexmeter.estimation.observability import Observability, observability
+from flexmeter.estimation.prior import ProcessNoise, aged_forecast, aided, forecast_from, process_noise, widened
+from flexmeter.estimation.residuals import Residuals, identification_threshold, residuals
 from flexmeter.estimation.warm import warm
 
 __all__ = [
     "Answer",
     "AreaSummary",
+    "BadData",
+    "ChiSquareTest",
+    "Comparison",
     "Estimate",
     "Estimator",
     "Forecast",
-    "Measurements",
     "Meter",
+    "MeterBias",
+    "Observability",
+    "ProcessNoise",
+    "Removal",
     "Reports",
+    "Residuals",
+    "RobustEstimate",
     "aged",
+    "aged_forecast",
+    "aided",
     "answer_for",
+    "chi_square_test",
+    "compare",
     "default_forecast",
     "diagonal",
     "drift",
+    "forecast_from",
+    "huber",
+    "identification_threshold",
     "load_meters",
-    "measurements",
+    "observability",
+    "phase_candidates",
+    "process_noise",
     "relative_sigma",
+    "remove_bad_data",
     "reports_from",
+    "residuals",
     "summarise",
+    "switch_candidates",
+    "track_bias",
+    "unknown_bias",
     "warm",
+    "widened",
 ]
