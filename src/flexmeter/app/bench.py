@@ -93,6 +93,7 @@ async def _until_queried(client: httpx.AsyncClient, probe: Numbered) -> None:
         answer = (await client.get("/api/v1/readings/latest", params=query)).raise_for_status().json()
         if str(wanted) in str(answer):
             return
+        await asyncio.sleep(0.002)  # asking without a pause would be a load of its own
 
 
 async def _connections(config: Config, arena: Arena, _: float) -> dict[str, object]:
