@@ -13,7 +13,6 @@ from flexmeter.messaging.authority import Credential
 from flexmeter.messaging.identity import Identity, may_publish
 from flexmeter.messaging.mqtt import Endpoint, MqttClient
 from flexmeter.messaging.packets import Publish
-from flexmeter.reconfiguration import Trigger
 from flexmeter.services import lv, mv, reconfiguration
 from flexmeter.services.link import Link, now_ms
 from flexmeter.services.rest import Rest
@@ -23,12 +22,7 @@ PATIENCE_S = 20.0
 Serve = Callable[[Link, ServiceSettings], Awaitable[None]]
 
 
-async def _reconfigure(link: Link, settings: ServiceSettings) -> None:
-    trigger = Trigger(settings.threshold_percent, settings.hold_intervals)
-    await reconfiguration.serve(link, settings.grid, trigger, settings.interval_s * 1000)
-
-
-SERVICES: dict[str, Serve] = {"lv": lv.serve, "mv": mv.serve, "reconfiguration": _reconfigure}
+SERVICES: dict[str, Serve] = {"lv": lv.serve, "mv": mv.serve, "reconfiguration": reconfiguration.serve}
 
 
 async def run_service(settings: ServiceSettings) -> None:

@@ -30,6 +30,36 @@ class Decision(Notice, frozen=True, tag="decision", tag_field="kind"):
     changed: bool
 
 
+class Recommendation(Notice, frozen=True, tag="recommendation", tag_field="kind"):
+    """A proposed topology with its evidence, and what has become of it.
+
+    Attributes
+    ----------
+    grid, topology : the grid and the version of the switch vector it was made for.
+    time_ms : [ms UTC] the instant of the estimate.
+    number : counts up over the life of the service; an approval names it.
+    status : advised, proposed (waits for approval), approved, rejected, executed.
+    current, proposed : open branches now and then.
+    losses_now_w, losses_then_w, gain_percent : of the estimate (paper equation 7).
+    sigma_percent, probability : standard deviation of the gain and P(gain > 0) from the estimate's uncertainty.
+    operations : (close or open, branch) in the order that keeps everybody supplied.
+    """
+
+    grid: str
+    topology: int
+    time_ms: int
+    number: int
+    status: str
+    current: tuple[str, ...]
+    proposed: tuple[str, ...]
+    losses_now_w: float
+    losses_then_w: float
+    gain_percent: float
+    sigma_percent: float | None
+    probability: float | None
+    operations: tuple[tuple[str, str], ...]
+
+
 class Timing(Notice, frozen=True, tag="timing", tag_field="kind"):
     """How long a service worked on the messages of one instant, each from decoding to the answer's bytes.
 
@@ -55,7 +85,7 @@ class GapEvent(Notice, frozen=True, tag="gap", tag_field="kind"):
     gap: Gap
 
 
-Event = Decision | Timing | GapEvent
+Event = Decision | Recommendation | Timing | GapEvent
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flexmeter.estimation import Reports
-from flexmeter.reconfiguration import Trigger
 from flexmeter.scenario.assemble import Estimated, assemble
 from flexmeter.scenario.display import Display
 from flexmeter.scenario.field import Field, stacked
@@ -22,10 +21,10 @@ from flexmeter.scenario.options import DayOptions, instant_ms
 from flexmeter.scenario.partial import Partial, unmonitored
 from flexmeter.scenario.record import Timing, changes_of
 from flexmeter.scenario.results import Run
+from flexmeter.services.advisor import Advisor
 from flexmeter.services.areas import AreaResult, Handover, handed_over
 from flexmeter.services.lv import LvArea
 from flexmeter.services.mv import MvArea, plant_sigma
-from flexmeter.services.reconfiguration import Advisor
 
 BLOCK_MINUTES = 60
 TENANT = "study"
@@ -102,7 +101,7 @@ def _reports(results: list[AreaResult | None] | list[AreaResult], count: int, ha
 def play(levels_: Levels, minutes: int) -> Iterator[Block]:
     """Yield the estimates of the day in blocks, each under the switch vector that was in force."""
     field = levels_.field
-    advisor = Advisor(field.grid, Trigger()) if field.grid.switches else None
+    advisor = Advisor(field.grid) if field.grid.switches else None
     vector, minute = field.grid.switch_vector, 0
     while minute < minutes:
         block = levels_.block(range(minute, min(minute + BLOCK_MINUTES, minutes)), vector)
@@ -120,7 +119,7 @@ def _decide(advisor: Advisor | None, block: Block, minute: int) -> tuple[int, Ve
     power = block.mv.value[1:, rows].sum(axis=2)
     for k in range(count):
         interval = instant_ms(minute + k + 1) // 60_000
-        wanted, _, _ = advisor.decide(interval, block.vector, power[0, :, k], power[1, :, k])
+        wanted = advisor.decide(interval, block.vector, power[0, :, k], power[1, :, k]).wanted
         if wanted != block.vector:
             return k + 1, wanted
     return count, block.vector

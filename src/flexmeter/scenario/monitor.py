@@ -24,7 +24,8 @@ from flexmeter.scenario.display import Display
 from flexmeter.scenario.nodes import levels
 from flexmeter.scenario.options import minute_of
 from flexmeter.scenario.record import changes_of
-from flexmeter.services.reconfiguration import Advisor, bus_power
+from flexmeter.services.advisor import Advisor
+from flexmeter.services.reconfiguration import bus_power
 
 PROBE_BYTES = 1300
 PROBE_EVERY_S = 0.05

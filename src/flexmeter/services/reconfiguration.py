@@ -1,147 +1,186 @@
 """Network reconfiguration as a service (paper section 5): MV estimates in, switch vectors out.
 
-In: `se/mv/AREA`, the switch vector (REST). Out: a new switch vector (REST, If-Match) and, for every estimate, a
-`Decision` on the service's event topic. `Advisor` is the pure part.
+In: `se/mv/AREA`, the switch vector (REST), approvals (commands approve/NUMBER and reject/NUMBER). Out: a new switch
+vector (REST, If-Match), a `Decision` for every estimate and a `Recommendation` with its evidence, both on the service's
+event topic. `advisor.Advisor` is the pure part.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from flexmeter.grid import Grid
+from flexmeter.errors import FlexmeterError, InputError, MessageError
 from flexmeter.messages import topics
 from flexmeter.messages.codec import decode_estimate
 from flexmeter.messages.estimate import Estimate
-from flexmeter.messages.events import Decision
+from flexmeter.messages.events import Decision, Recommendation
 from flexmeter.messages.quantities import ABC
-from flexmeter.reconfiguration import (
-    HoldState,
-    Trigger,
-    gain_percent,
-    greedy_tree,
-    network_from_grid,
-    radial_flow,
-    step,
-)
+from flexmeter.reconfiguration import Trigger
+from flexmeter.reconfiguration.policy import Action, Policy, PolicyState
+from flexmeter.services.advisor import Advisor, Floats, Vector
 from flexmeter.services.link import Link
 from flexmeter.services.rest import Conflict, Topology
+from flexmeter.services.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
-Vector = tuple[bool, ...]
-
-
-@dataclass
-class Advisor:
-    """The paper's rule over a run of intervals: greedy tree, loss reduction, threshold, hold time.
-
-    Parameters
-    ----------
-    grid : with its switches, whose order is that of every vector here.
-    trigger : threshold and hold time.
-    """
-
-    grid: Grid
-    trigger: Trigger = field(default_factory=Trigger)
-    state: HoldState = field(default_factory=HoldState)
-
-    def __post_init__(self) -> None:
-        self.network = network_from_grid(self.grid)
-        self._branches = [switch.branch for switch in self.grid.switches]
-
-    def decide(self, interval: int, vector: Vector, power_w: Floats, power_var: Floats) -> tuple[Vector, Vector, float]:
-        """Advance by one interval.
-
-        Parameters
-        ----------
-        interval : running number of the interval, e.g. minutes since 1970.
-        vector : switch vector in force.
-        power_w, power_var : (n_bus,) three-phase consumption of the MV buses [W, var], order of `network.bus_ids`.
-
-        Returns
-        -------
-        the vector to be in force from the next interval on, the proposal, and its loss reduction [percent].
-        """
-        loaded = self.network.with_power(power_w, power_var).with_closed(self._closed(vector))
-        proposed = loaded.with_closed(greedy_tree(loaded))
-        gain = gain_percent(radial_flow(loaded).losses_w, radial_flow(proposed).losses_w)
-        self.state, decision = step(
-            self.trigger,
-            self.state,
-            interval,
-            current_open=loaded.open_branches,
-            candidate_open=proposed.open_branches,
-            gain=gain,
-        )
-        return self._vector(decision.open_branches), self._vector(proposed.open_branches), gain
-
-    def losses_w(self, vector: Vector, power_w: Floats, power_var: Floats) -> float:
-        """Return the losses [W] of the MV lines under a vector and the given consumption of the buses."""
-        return radial_flow(self.network.with_power(power_w, power_var).with_closed(self._closed(vector))).losses_w
-
-    def _closed(self, vector: Vector) -> NDArray[np.bool_]:
-        opened = [branch for branch, closed in zip(self._branches, vector, strict=True) if not closed]
-        return self.network.closed_vector(opened)
-
-    def _vector(self, opened: tuple[str, ...]) -> Vector:
-        return tuple(branch not in opened for branch in self._branches)
 
 
 def bus_power(estimate: Estimate, buses: tuple[str, ...]) -> tuple[Floats, Floats]:
     """Return the three-phase consumption (n_bus,) [W], [var] of the named buses in an MV estimate."""
+    active, reactive = _columns(estimate, buses, 0)
+    return active.sum(axis=0), reactive.sum(axis=0)
+
+
+def bus_sigma(estimate: Estimate, buses: tuple[str, ...]) -> Floats:
+    """Return the standard deviations (2 n_bus,) of the buses' three-phase consumption, active powers first."""
+    variance = [(part**2).sum(axis=0) for part in _columns(estimate, buses, 1)]
+    return np.asarray(np.sqrt(np.concatenate(variance)))
+
+
+def _columns(estimate: Estimate, buses: tuple[str, ...], which: int) -> tuple[Floats, Floats]:
+    """Return values (0) or sigmas (1) of P and Q, (3, n_bus) each."""
     place = {name: k for k, name in enumerate(estimate.elements)}
     rows = [place[bus] for bus in buses]
-    active = [estimate.column("active_power", phase)[0][rows] for phase in ABC]
-    reactive = [estimate.column("reactive_power", phase)[0][rows] for phase in ABC]
-    return np.sum(active, axis=0), np.sum(reactive, axis=0)
+    active = np.array([estimate.column("active_power", phase)[which][rows] for phase in ABC])
+    return active, np.array([estimate.column("reactive_power", phase)[which][rows] for phase in ABC])
 
 
-async def serve(link: Link, grid_id: str, trigger: Trigger, interval_ms: int = 60_000) -> None:
+async def serve(link: Link, settings: ServiceSettings) -> None:
     """Answer every MV estimate with a decision, until cancelled."""
-    grid = await link.rest.grid(grid_id)
+    grid = await link.rest.grid(settings.grid)
     area = next(area.id for area in grid.areas if area.level == "mv")
-    advisor = Advisor(grid, trigger)
-    await link.mqtt.subscribe(topics.estimate(link.tenant, "mv", area), topics.topology(link.tenant, grid_id))
-    topology = await link.rest.topology(grid_id)
+    policy = Policy(settings.mode, Trigger(settings.threshold_percent, settings.hold_intervals))
+    advisor = Advisor(grid, policy, settings.method, _read_state(settings))
+    commands = f"{topics.PREFIX}/{link.tenant}/{link.name}/cmd/+/+"
+    estimates, alerts = topics.estimate(link.tenant, "mv", area), topics.topology(link.tenant, settings.grid)
+    await link.mqtt.subscribe(estimates, alerts, commands)
+    desk = _Desk(link, settings, advisor, await link.rest.topology(settings.grid))
     await link.online()
     async for message in link.mqtt.messages():
-        if topics.parse(message.topic).kind == "topology":
-            topology = await link.rest.topology(grid_id)
-            continue
-        estimate = decode_estimate(message.payload)
+        topic = topics.parse(message.topic)
+        try:
+            if topic.kind == "topology":
+                desk.topology = await link.rest.topology(settings.grid)
+            elif topic.kind == "command":
+                await desk.answer(topic.name, topic.id)
+            else:
+                await desk.decide(decode_estimate(message.payload))
+        except MessageError as error:
+            log.warning("event=refused topic=%s error=%s", message.topic, error)
+
+
+@dataclass
+class _Desk:
+    """The service at work: the newest topology and what has been seen last."""
+
+    link: Link
+    settings: ServiceSettings
+    advisor: Advisor
+    topology: Topology
+    time_ms: int = 0
+
+    async def decide(self, estimate: Estimate) -> None:
+        """Take one estimate: observe, act as the policy says, tell."""
         if estimate.status == "not_converged":
-            continue
-        power = bus_power(estimate, advisor.network.bus_ids)
-        interval = estimate.time_ms // interval_ms
-        wanted, proposed, gain = advisor.decide(interval, topology.closed, *power)
-        changed = wanted != topology.closed
-        if changed:
-            topology, changed = await _change(link, topology, wanted, estimate.time_ms)
-        held = advisor.state.held
-        await link.tell(
-            Decision(
-                grid=grid_id,
-                topology=topology.version,
-                time_ms=estimate.time_ms,
-                proposed=proposed,
-                gain_percent=gain,
-                held=held,
-                changed=changed,
-            )
+            return
+        self.time_ms = estimate.time_ms
+        buses = self.advisor.network.bus_ids
+        advice = self.advisor.decide(
+            self._interval,
+            self.topology.closed,
+            *bus_power(estimate, buses),
+            sigma=bus_sigma(estimate, buses),
+            version=self.topology.version,
         )
+        changed = await self._act(advice.action)
+        decision = Decision(
+            grid=self.settings.grid,
+            topology=self.topology.version,
+            time_ms=estimate.time_ms,
+            proposed=advice.proposed,
+            gain_percent=advice.gain_percent,
+            held=self.advisor.state.hold.held,
+            changed=changed,
+        )
+        await self.link.tell(decision)
+
+    async def answer(self, command: str, number: str) -> None:
+        """Take an approval or a rejection and acknowledge it with what became of it."""
+        result: dict[str, str]
+        try:
+            if command not in ("approve", "reject") or not number.isdigit():
+                raise InputError(f"command {command}/{number}: expected approve/NUMBER or reject/NUMBER")
+            action = self.advisor.answer(int(number), self._interval, approve=command == "approve")
+            await self._act(action)
+            result = {"status": action.reason}
+        except FlexmeterError as error:
+            result = {"status": "refused", "detail": str(error)}
+        topic = topics.command_ack(self.link.tenant, self.link.name, command, number)
+        await self.link.mqtt.publish(topic, msgspec.json.encode(result))
+
+    @property
+    def _interval(self) -> int:
+        return self.time_ms // (self.settings.interval_s * 1000)
+
+    async def _act(self, action: Action) -> bool:
+        """Switch or publish; return whether the switch vector was changed. The state is on disk before it is told."""
+        made, changed = action.recommendation, False
+        if action.kind == "switch" and made is not None:
+            changed = await self._switch(self.advisor.vector(made.proposed))
+            if changed:
+                self.advisor.executed(made.number)
+                made = self.advisor.state.recommendation
+        self._write_state()
+        if action.kind != "none" and made is not None:
+            figures = made.evidence
+            recommendation = Recommendation(
+                grid=self.settings.grid,
+                topology=made.topology_version,
+                time_ms=self.time_ms,
+                number=made.number,
+                status=made.status,
+                current=made.current,
+                proposed=made.proposed,
+                losses_now_w=figures.losses_now_w,
+                losses_then_w=figures.losses_then_w,
+                gain_percent=figures.gain_percent,
+                sigma_percent=figures.sigma_percent,
+                probability=figures.probability,
+                operations=figures.operations,
+            )
+            await self.link.tell(recommendation)
+        return changed
+
+    async def _switch(self, wanted: Vector) -> bool:
+        """Put a vector in force after the instant; if somebody else was quicker, theirs counts."""
+        try:
+            new = Topology(self.topology.grid, self.topology.version, wanted, self.time_ms + 1)
+            self.topology = await self.link.rest.put_topology(new)
+        except Conflict:
+            log.warning("event=topology_conflict grid=%s version=%d", self.topology.grid, self.topology.version)
+            self.topology = await self.link.rest.topology(self.topology.grid)
+            return False
+        log.info("event=topology_changed grid=%s version=%d", self.topology.grid, self.topology.version)
+        return True
+
+    def _write_state(self) -> None:
+        path = self.settings.state_file
+        if path is not None:
+            partial = path.with_suffix(".part")
+            partial.write_bytes(msgspec.json.encode(self.advisor.state.to_dict()))
+            partial.replace(path)
 
 
-async def _change(link: Link, topology: Topology, wanted: Vector, time_ms: int) -> tuple[Topology, bool]:
-    """Put a vector in force after the instant; if somebody else was quicker, theirs counts."""
+def _read_state(settings: ServiceSettings) -> PolicyState:
+    """Return what a run before this one has written; a new state without one."""
+    path = settings.state_file
+    if path is None or not path.exists():
+        return PolicyState()
     try:
-        new = Topology(topology.grid, topology.version, wanted, time_ms + 1)
-        new = await link.rest.put_topology(new)
-    except Conflict:
-        log.warning("event=topology_conflict grid=%s version=%d", topology.grid, topology.version)
-        return await link.rest.topology(topology.grid), False
-    log.info("event=topology_changed grid=%s version=%d time_ms=%d", new.grid, new.version, time_ms)
-    return new, True
+        return PolicyState.from_dict(msgspec.json.decode(path.read_bytes(), type=dict[str, object]))
+    except (msgspec.DecodeError, InputError) as error:
+        raise InputError(f"{path}: not the state of a reconfiguration service: {error}") from error

@@ -33,7 +33,11 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of one service process; `name` is what its certificate says."""
+    """Settings of one service process; `name` is what its certificate says.
+
+    Of the reconfiguration: `threshold_percent` and `hold_intervals` are the paper's, `mode` what it may do by itself,
+    `method` the paper's greedy tree or the exchange search, `state_file` what outlives a restart.
+    """
 
     service: ServiceName
     tenant: str
@@ -44,6 +48,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_s: int = 60
     threshold_percent: float = 5.0
     hold_intervals: int = 5
+    mode: Literal["advise", "approve", "automatic"] = "automatic"
+    method: Literal["greedy", "search"] = "greedy"
+    state_file: Path | None = None
     handover: Literal["joint", "diagonal"] = "joint"
     deadline_s: float = 30.0
 
@@ -72,7 +79,7 @@ def _as_path(kind: type, value: object) -> Path:
 def write_toml(settings: msgspec.Struct, path: Path) -> None:
     """Write settings as a TOML file that `read_toml` reads."""
     plain = {name: value for name, value in _fields(settings) if not isinstance(value, msgspec.Struct)}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items() if value is not None]
     for name, table in _fields(settings):
         if isinstance(table, msgspec.Struct):
             lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in _fields(table))]
