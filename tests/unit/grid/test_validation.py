@@ -35,7 +35,7 @@ BROKEN = {
     },
     "transformer t ukr_percent: 9": lambda g: {"transformers": _with(g.transformers, ukr_percent=9)},
     "transformer t rated_power_va: 0": lambda g: {"transformers": _with(g.transformers, rated_power_va=0)},
-    "load plant power_w: 3 values, expected one per phase of 'ab'": lambda g: {"loads": _with(g.loads, phases="ab")},
+    "load plant power_w: 3 values, expected 2 for phases 'ab'": lambda g: {"loads": _with(g.loads, phases="ab")},
     "load one connection: delta needs at least two phases": lambda g: {
         "loads": (*g.loads, Load("one", "1", phases="a", connection="delta"))
     },
