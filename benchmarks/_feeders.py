@@ -123,7 +123,7 @@ def peer_grid(feeder: Feeder) -> dict[str, np.ndarray]:
     line["i_n"] = 500
     source = initialize_array("input", "source", 1)
     source["id"], source["node"], source["status"] = 10**6, 0, 1
-    source["u_ref"], source["sk"] = grid.sources[0].voltage_v / feeder.voltage_v, 1e12
+    source["u_ref"], source["sk"] = grid.sources[0].voltage_v / feeder.voltage_v, 1e16
     load = initialize_array("input", "asym_load", len(grid.loads))
     load["id"] = 2 * 10**6 + np.arange(len(grid.loads))
     load["node"], load["status"], load["type"] = feeder.bus, 1, LoadGenType.const_power

@@ -92,7 +92,7 @@ def peer_update(case: Case, feeder: Feeder) -> dict[str, np.ndarray]:
     return {"asym_power_sensor": power, "asym_voltage_sensor": voltage}
 
 
-def run_peer(feeder: Feeder, case: Case, method: CalculationMethod) -> tuple[float, float, object]:
+def run_peer(feeder: Feeder, case: Case, method: CalculationMethod) -> tuple[float | None, float | None, object]:
     """Return seconds of the batch, seconds of one estimation, and either the result or why there is none."""
     model = PowerGridModel({**peer_grid(feeder), **peer_sensors(feeder)})
     update = peer_update(case, feeder)
@@ -148,7 +148,7 @@ def compare(feeder: Feeder, steps: int) -> None:
                     mine,
                     peer=f"power-grid-model {method.name}",
                     peer_s=theirs,
-                    ratio=theirs / mine,
+                    ratio=theirs and theirs / mine,
                     optimum_gap=gap,
                     failures=int((~estimate.converged).sum()),
                     peer_failures=failures,

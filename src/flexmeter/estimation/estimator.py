@@ -129,7 +129,7 @@ class Estimator:
         Raises
         ------
         MeasurementError
-            wrong shapes, negative sigma and the like: see `measurements`.
+            wrong shapes, a negative, zero or infinite sigma, an infinite reading, a voltage that is not positive.
 
         Notes
         -----

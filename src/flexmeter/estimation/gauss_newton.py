@@ -93,7 +93,7 @@ from flexmeter.estimation.places import (
     BUS_V,
     SCRATCH,
 )
-from flexmeter.estimation.root import ROOT, ROOT_ANGLE, ROOT_PRIOR, set_basis, solve_root
+from flexmeter.estimation.root import ROOT, ROOT_ANGLE, ROOT_PRIOR, prior_objective, set_basis, solve_root
 from flexmeter.powerflow.lanes import (
     LANES,
     ComplexArray,
@@ -416,16 +416,20 @@ def objective(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> floa
 
 
 @routine
-def damped_step(w: FloatArray, at: Places, m: EstimatorModel, before: float) -> tuple[float, float]:
-    """Return the step in (0, 1] that does not raise J, per lane, and J there."""
-    step = splat(1.0)
-    after = objective(w, at, m, step)
-    for _ in range(HALVINGS):
-        worse = after - before - before * 1e-9 - splat(1e-9)
-        if not largest(where_positive(worse, worse, splat(0.0))) > 0.0:  # nan lanes have no say
+def damped_step(w: FloatArray, at: Places, m: EstimatorModel) -> tuple[float, float]:
+    """Return the step in (0, 1] that does not raise J (with the priors of this iteration), per lane, and J there."""
+    nominal = m.nominal[0]
+    zero, step = splat(0.0), splat(1.0)
+    before = objective(w, at, m, zero) + prior_objective(w, at.bus, at.root, nominal, m.symmetry, zero)
+    after = before
+    for halving in range(HALVINGS):
+        after = objective(w, at, m, step)
+        worse = after + prior_objective(w, at.bus, at.root, nominal, m.symmetry, step) - before
+        worse = worse - before * 1e-9 - splat(1e-9)
+        # nan lanes have no say
+        if halving == HALVINGS - 1 or not largest(where_positive(worse, worse, zero)) > 0.0:
             break
         step = where_positive(worse, step * 0.5, step)
-        after = objective(w, at, m, step)
     return step, after
 
 
@@ -462,12 +466,12 @@ def iterate(
     iterations: IntArray, j: FloatArray,
 ) -> None:  # fmt: skip
     """Gauss-Newton until no voltage moves by more than the tolerance [pu]; iterations stay -1 where it does not."""
-    before = objective(w, at, m, splat(0.0))
+    after = splat(0.0)
     for iteration in range(1, max_iterations + 1):
         messages_up(w, at, m)
         solve_root(w, at.bus, at.root, m.nominal[0], m.symmetry)
         steps_down(w, at, m)
-        step, before = damped_step(w, at, m, before)
+        step, after = damped_step(w, at, m)
         moved = move(w, at, m, step)
         finished = True
         for k in range(count):
@@ -479,7 +483,7 @@ def iterate(
         if finished:
             break
     for k in range(count):
-        j[start + k] = lane(before, k)
+        j[start + k] = lane(after, k)
 
 
 @inlined

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flexmeter.errors import Finding, MeasurementError
+from flexmeter.errors import Finding
 from flexmeter.powerflow.lanes import FloatArray, kernel
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.tree import is_aggregate
@@ -33,39 +33,6 @@ class Meter:
     at: Place
     id: str
     phase: str
-
-
-@dataclass(frozen=True, eq=False)
-class Measurements:
-    """Readings of some meters in some scenarios.
-
-    Attributes
-    ----------
-    meters : what each row is
-    value : (n_meter, n_scenario) readings [V, W, var]; nan = missing
-    sigma : (n_meter, n_scenario) standard deviations, the same unit; 0 = exact (powers only)
-    """
-
-    meters: tuple[Meter, ...]
-    value: FloatArray
-    sigma: FloatArray
-
-
-def measurements(meters: Iterable[Meter], value: ArrayLike, sigma: ArrayLike) -> Measurements:
-    """Return checked measurements; `sigma` may be (n_meter,) or (n_meter, 1) when it is the same in all scenarios.
-
-    Raises
-    ------
-    MeasurementError
-        wrong shapes, a negative or missing sigma, an infinite reading, a voltage that is not positive.
-    """
-    names = tuple(meters)
-    z, s = np.asarray(value, float), np.asarray(sigma, float)
-    z, s = (array[:, None] if array.ndim == 1 else array for array in (z, s))
-    findings = check_readings(names, z, s)
-    if findings:
-        raise MeasurementError(findings)
-    return Measurements(names, np.ascontiguousarray(z), np.ascontiguousarray(np.broadcast_to(s, z.shape)))
 
 
 def check_readings(meters: Sequence[Meter], value: FloatArray, sigma: FloatArray) -> list[Finding]:

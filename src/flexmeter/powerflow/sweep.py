@@ -60,8 +60,8 @@ def add_transposed_product(w: FloatArray, out: int, matrix: FloatArray, vector: 
 
 @inlined
 def larger(a: float, b: float) -> float:
-    """Return the larger of each lane; nan in either stays nan."""
-    return where_positive(a - b, a, b + (a - a))
+    """Return the larger of each lane; nan in either stays nan (then neither difference is positive)."""
+    return where_positive(a - b, a, where_positive(b - a, b, (a + b) * 0.5))
 
 
 class SweepModel(NamedTuple):

@@ -51,9 +51,7 @@ class Hierarchy:
         self.sigma = np.vstack([0.01 * nominal, relative_sigma(p, 0.01, 1.0), relative_sigma(q, 0.02, 1.0)])
 
     def readings(self, area):
-        rows = [
-            self.whole.injection_row[name] for name in self.networks[area].injections if ":" not in name[0]
-        ]
+        rows = [self.whole.injection_row[name] for name in self.networks[area].injections if ":" not in name[0]]
         n = len(self.whole.injections)
         rows = np.concatenate([np.array(rows, int) + k * n for k in range(3)])
         return self.value[rows], self.sigma[rows]

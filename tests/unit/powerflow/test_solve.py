@@ -7,7 +7,8 @@ from power_grid_model import CalculationMethod, LoadGenType, PowerGridModel, ini
 
 from flexmeter.errors import DidNotConverge, GridError, MeasurementError, NotRadial
 from flexmeter.grid import Bus, Grid, Line, Load, Shunt, Source, Switch, Transformer, line_type_from_sequence
-from flexmeter.powerflow import compile_network, powerflow
+from flexmeter.powerflow import compile_network, powerflow, reduce_network
+from flexmeter.powerflow.solve import _build
 
 PU = 15e3 / np.sqrt(3)
 
@@ -107,7 +108,8 @@ def test_closed_ring_equals_opendss():
         for k in range(3):
             script.append(
                 f"new load.{item.id}{k} phases=1 bus1={item.bus}.{k + 1} kv={float(PU) / 1e3!r} "
-                f"kw={float(item.power_w[k]) / 1e3!r} kvar={float(item.power_var[k]) / 1e3!r} model=1 vminpu=0.5 vmaxpu=1.5"
+                f"kw={float(item.power_w[k]) / 1e3!r} kvar={float(item.power_var[k]) / 1e3!r} "
+                "model=1 vminpu=0.5 vmaxpu=1.5"
             )
     script += ["set voltagebases=[15]", "calcvoltagebases", "set tolerance=1e-10", "set maxiterations=100", "solve"]
     for line in script:
@@ -186,9 +188,6 @@ def test_scenarios_are_independent_and_threads_change_nothing():
 
 def test_collapse_does_not_move_a_bus():
     """Every bus kept on the spine gives the same voltages as the reduced tree."""
-    from flexmeter.powerflow.solve import _build  # noqa: PLC0415
-    from flexmeter.powerflow.tree import reduce_network  # noqa: PLC0415
-
     network = compile_network(feeder())
     full = reduce_network(network, keep=range(len(network.bus_ids)))
     assert full.n_spine == len(network.bus_ids) > reduce_network(network).n_spine
@@ -208,9 +207,11 @@ def test_wrong_shapes_and_grids_are_named():
     with pytest.raises(MeasurementError, match="active_power_w"):
         powerflow(network, np.zeros(3))
     grid = ring()
+    cut = tuple(Switch(f"s{k}", f"l{k}", closed=False) for k in (3, 7))
+    island = Grid("cut", grid.buses, grid.line_types, grid.lines, (), cut, grid.sources, grid.loads)
     with pytest.raises(NotRadial, match="no source reaches"):
-        cut = tuple(Switch(f"s{k}", f"l{k}", closed=False) for k in (3, 7))
-        compile_network(Grid("cut", grid.buses, grid.line_types, grid.lines, (), cut, grid.sources, grid.loads))
+        compile_network(island)
+    two = (*grid.sources, Source("more", "b5", 15e3))
+    doubled = Grid("two", grid.buses, grid.line_types, grid.lines, (), grid.switches, two, grid.loads)
     with pytest.raises(GridError, match="2 sources"):
-        two = (*grid.sources, Source("more", "b5", 15e3))
-        compile_network(Grid("two", grid.buses, grid.line_types, grid.lines, (), grid.switches, two, grid.loads))
+        compile_network(doubled)
