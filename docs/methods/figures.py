@@ -41,7 +41,7 @@ def calibration(case: Case) -> None:
     score = (np.abs(estimate.voltage_v) - np.abs(case.flow.voltage_v)) / estimate.sigma_voltage_v
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     x = np.linspace(-4, 4, 200)
-    left.hist(score.ravel(), 80, (-4, 4), density=True, alpha=0.5)
+    left.hist(score.ravel(), 80, range=(-4, 4), density=True, alpha=0.5)
     left.plot(x, stats.norm.pdf(x), "k")
     left.set(xlabel="error / sigma", title=f"all voltages: mean {score.mean():.3f}, sd {score.std():.3f}", yticks=[])
     degrees = int(estimate.degrees_of_freedom[0])

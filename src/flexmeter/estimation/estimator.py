@@ -108,7 +108,7 @@ class Estimator:
         answer: Answer | None = None,
         covariance: bool = True,
         tolerance_pu: float = 1e-8,
-        max_iterations: int = 30,
+        max_iterations: int = 100,
         threads: int = 1,
         check: bool = True,
     ) -> Estimate:
