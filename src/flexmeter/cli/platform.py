@@ -51,7 +51,7 @@ def up(config: Path = CONFIG) -> None:
 
 
 def run(
-    service: str = typer.Argument(help="platform, source, lv, mv or reconfiguration."),
+    service: str = typer.Argument(help="platform, source, topology, lv, mv or reconfiguration."),
     config: Path = CONFIG,
     settings: Path | None = typer.Option(None, "--settings", help="TOML file of a grid service."),
     number: int = typer.Option(1, "--number", min=1, help="Which of several sources, with ingest.mode = stream."),
@@ -70,13 +70,17 @@ def run(
         run_until_stopped(run_store(platform) if service == "platform" else run_sources(platform, number))
         return
     from flexmeter.app.services import SERVICES, run_service
-    from flexmeter.services.settings import read_settings
+    from flexmeter.app.topology import TopologySettings, run_topology
+    from flexmeter.services.settings import read_settings, read_toml
 
-    if service not in SERVICES:
-        raise InputError(f"service {service!r}: expected platform, source, {', '.join(SERVICES)}")
+    if service != "topology" and service not in SERVICES:
+        raise InputError(f"service {service!r}: expected platform, source, topology, {', '.join(SERVICES)}")
     if settings is None:
         raise InputError(f"service {service}: expected --settings FILE")
-    run_until_stopped(run_service(read_settings(settings)))
+    if service == "topology":
+        run_until_stopped(run_topology(read_toml(settings, TopologySettings)))
+    else:
+        run_until_stopped(run_service(read_settings(settings)))
 
 
 def backup(
