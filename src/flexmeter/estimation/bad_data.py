@@ -17,6 +17,10 @@ from flexmeter.estimation.measurements import Meter
 from flexmeter.estimation.residuals import Residuals, identification_threshold, residuals
 from flexmeter.powerflow.lanes import FloatArray, IntArray
 
+ODDS = 100.0
+"""A reading alone is taken to be the culprit if no other has more than one hundredth of its odds."""
+PLAUSIBLE = 300.0
+"""Standard deviation of gross errors, in sigma of the reading: a class 1 reading that is off by three times itself."""
 HUBER_LIMIT = 1.345
 """Residual in sigma from which Huber's weight falls: 95 % efficiency on good readings."""
 
@@ -65,7 +69,10 @@ def chi_square_test(estimate: Estimate, false_alarm: float = 0.01) -> ChiSquareT
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A reading taken out: its row and scenario, normalised residual, and how far off it was [V, W, var, A]."""
+    """A reading taken out: its row and scenario, normalised residual, and how far off it was [V, W, var, A].
+
+    `alternatives` is how many other readings were taken out with it because nothing tells which of them is wrong.
+    """
 
     scenario: int
     row: int
@@ -73,6 +80,7 @@ class Removal:
     normalised: float
     error: float
     sigma_error: float
+    alternatives: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +107,7 @@ def remove_bad_data(
     sigma: ArrayLike,
     *,
     false_alarm: float = 0.01,
-    max_removals: int = 10,
+    max_rounds: int = 10,
     reports: Reports | None = None,
     source_angle_rad: ArrayLike | None = None,
     threads: int = 1,
@@ -110,14 +118,17 @@ def remove_bad_data(
     ----------
     estimator, value, sigma, reports, source_angle_rad, threads : as for `Estimator.estimate`
     false_alarm : share of scenarios without gross error in which a good reading may be taken out
-    max_removals : per scenario; a scenario that still is not clean then says so in `clean`
+    max_rounds : estimates with something taken out; a scenario that still is not clean then says so in `clean`
 
     Notes
     -----
-    E. Handschin et al., doi:10.1109/T-PAS.1975.31858. Only scenarios with a suspect are estimated again. A critical
-    reading is never taken out: `Residuals.detectable` says what can be found at all. A single error has the largest
-    normalised residual of all as long as noise is small against it, except where two readings check only each other:
-    then either may be taken out.
+    E. Handschin et al., doi:10.1109/T-PAS.1975.31858. Without reading i, J is smaller by its squared normalised
+    residual r_i^2; with errors of N(0, (tau sigma)^2), tau = `PLAUSIBLE`, the log-odds of i being the one wrong reading
+    are (r_i^2 k / (1 + k) - ln(1 + k)) / 2 with k = tau^2 S_i, so that a voltage error is not blamed on a power reading
+    that would have to be wrong by a hundred kilowatts. Readings within `ODDS` of the best go out together, else an
+    innocent one might take the blame and a wrong number be left with a small sigma: customers whose powers are checked
+    by one sum are told apart by voltages only. A critical reading is never taken out: `Residuals.detectable` says what
+    can be found at all. Only scenarios with a suspect are estimated again.
     """
     z = np.array(value, float)
     z = z[:, None] if z.ndim == 1 else z
@@ -128,13 +139,13 @@ def remove_bad_data(
     open_, clean = np.arange(z.shape[1]), np.ones(z.shape[1], bool)
     estimate = estimator.estimate(z, s, reports=reports, source_angle_rad=angle, threads=threads)
     first = found = estimate
-    for round_ in range(max_removals + 1):
-        worst = _worst(residuals(found, estimator.meters, z[:, open_], s[:, open_]), open_, false_alarm)
-        open_ = np.array([item.scenario for item in worst], np.int64)
-        if round_ == max_removals or not worst:
+    for round_ in range(max_rounds + 1):
+        suspects = _suspects(residuals(found, estimator.meters, z[:, open_], s[:, open_]), open_, false_alarm)
+        open_ = np.array(sorted({item.scenario for item in suspects}), np.int64)
+        if round_ == max_rounds or not suspects:
             break
-        z[[item.row for item in worst], open_] = np.nan
-        removals += worst
+        z[[item.row for item in suspects], [item.scenario for item in suspects]] = np.nan
+        removals += suspects
         some_angle = None if angle is None else angle[:, open_]
         found = estimator.estimate(
             z[:, open_], s[:, open_], reports=_some(reports, open_), source_angle_rad=some_angle, threads=threads
@@ -145,15 +156,16 @@ def remove_bad_data(
     return BadData(estimate, z, tuple(removals), clean & first.converged & estimate.converged)
 
 
-def _worst(found: Residuals, scenarios: IntArray, false_alarm: float) -> list[Removal]:
-    """Return the suspect of each scenario that has one."""
-    normalised = found.normalised
-    size = np.nan_to_num(np.abs(normalised), nan=-1.0)
-    if not len(size):
-        return []
-    rows, columns = size.argmax(0), np.arange(size.shape[1])
+def _suspects(found: Residuals, scenarios: IntArray, false_alarm: float) -> list[Removal]:
+    """Return the reading with the largest normalised residual beyond its limit, and those as good as it."""
+    normalised, error, sigma_error = found.normalised, found.error, found.sigma_error
+    square = np.nan_to_num(normalised**2, nan=-1.0)
     limit = identification_threshold(found.testable.sum(0), false_alarm)
-    error, sigma_error = found.error, found.sigma_error
+    largest = square.max(0, initial=0.0)
+    near = (square > largest - 2 * np.log(ODDS)) & (largest > limit**2) & found.testable
+    room = PLAUSIBLE**2 * found.visible
+    log_odds = np.where(near, (square * room / (1 + room) - np.log1p(room)) / 2, -np.inf)
+    suspect = near & (log_odds > log_odds.max(0, initial=-np.inf) - np.log(ODDS))
     return [
         Removal(
             scenario=int(scenarios[column]),
@@ -162,9 +174,9 @@ def _worst(found: Residuals, scenarios: IntArray, false_alarm: float) -> list[Re
             normalised=float(normalised[row, column]),
             error=float(error[row, column]),
             sigma_error=float(sigma_error[row, column]),
+            alternatives=int(suspect[:, column].sum()) - 1,
         )
-        for row, column in zip(rows, columns, strict=True)
-        if size[row, column] > limit[column]
+        for column, row in np.argwhere(suspect.T)
     ]
 
 

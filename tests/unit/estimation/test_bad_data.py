@@ -7,7 +7,7 @@ from grids import feeder
 from scipy.stats import binom, kstest
 
 from flexmeter.errors import MeasurementError
-from flexmeter.estimation import Estimator, load_meters
+from flexmeter.estimation import Estimator, Meter, load_meters
 from flexmeter.estimation.bad_data import chi_square_test, huber, remove_bad_data
 from flexmeter.estimation.residuals import identification_threshold, residuals
 from flexmeter.powerflow import compile_network, powerflow
@@ -85,10 +85,12 @@ def test_one_voltage_error_of_ten_sigma_is_found_and_removed(lv):
     first = {}
     for item in found.removals:
         first.setdefault(item.scenario, item)
-    assert np.mean([first[k].row == row[k] for k in where]) >= 0.99
+    assert np.mean([first[k].row == row[k] and first[k].alternatives == 0 for k in where]) >= 0.99
     size = np.array([(first[k].error - (z[row[k], k] - lv.true[row[k], 0])) / first[k].sigma_error for k in where])
     assert abs(np.median(size)) < 0.1
-    assert np.abs(found.estimate.fitted[:80] - lv.true[:80]).max() < 3  # V; unharmed
+    score = (found.estimate.fitted[:80] - lv.true[:80]) / found.estimate.sigma_fitted[:80]
+    assert np.std(score) == pytest.approx(1, abs=0.05)  # the error does no more harm
+    assert np.abs(score).max() < 5.5
 
 
 def test_several_errors_are_taken_out_one_after_the_other(lv):
@@ -101,8 +103,8 @@ def test_several_errors_are_taken_out_one_after_the_other(lv):
     found = remove_bad_data(lv.estimator, z, lv.sigma)
     hit = np.array([np.isnan(found.value[rows[k], k]).all() for k in range(n)])
     assert hit.mean() >= 0.99
-    few = remove_bad_data(lv.estimator, z, lv.sigma, max_removals=1)
-    assert not few.clean.any()
+    few = remove_bad_data(lv.estimator, z, lv.sigma, max_rounds=1)
+    assert few.clean.mean() < 0.1
 
 
 def test_a_power_error_shows_only_from_its_detectable_size(lv):
@@ -116,10 +118,32 @@ def test_a_power_error_shows_only_from_its_detectable_size(lv):
     for share in (0.25, 1.3):
         bad = z.copy()
         bad[row] -= share * size
-        suspects = remove_bad_data(lv.estimator, bad, lv.sigma, max_removals=1).removals
-        caught[share] = len(suspects) / n
+        suspects = remove_bad_data(lv.estimator, bad, lv.sigma, max_rounds=1).removals
+        caught[share] = len({item.scenario for item in suspects}) / n
     assert caught[0.25] < 0.2
     assert caught[1.3] >= 0.95
+
+
+def test_a_sum_tells_that_a_power_is_wrong_but_not_whose(lv):
+    """All that cannot be told from the culprit goes with it: no wrong power is left with a small sigma."""
+    network = lv.estimator.network
+    head = [Meter(q, "head", "head", p) for q in ("active_power", "reactive_power") for p in "abc"]
+    estimator = Estimator(network, (*lv.meters, *head))
+    missing = np.vstack([lv.true, np.full((6, 1), np.nan)])
+    total = estimator.estimate(missing, np.ones_like(missing), covariance=False).fitted[-6:]
+    true = np.vstack([lv.true, total])
+    sigma = np.vstack([lv.sigma, np.abs(total) * np.repeat([0.01, 0.02], 3)[:, None]])
+    n = 100
+    rng = np.random.default_rng(22)
+    z = true + sigma * rng.standard_normal((len(true), n))
+    row = 80 + rng.integers(0, 80, n)
+    z[row, np.arange(n)] += 3e3
+    found = remove_bad_data(estimator, z, sigma)
+    assert np.isnan(found.value[row, np.arange(n)]).mean() >= 0.99
+    assert np.median([item.alternatives for item in found.removals]) > 5
+    error = found.estimate.power_va.real - lv.true[80:160]
+    score = np.abs(error / found.estimate.sigma_active_power_w)
+    assert (score < 4).mean() > 0.999
 
 
 def test_nothing_is_said_of_readings_nobody_checks():
