@@ -195,6 +195,16 @@ def test_missing_readings_stay_missing(lv):
     assert np.isfinite(weight[4]).all()
 
 
+def test_a_scenario_without_estimate_is_not_clean_and_harms_no_other(lv):
+    z = lv.read(np.random.default_rng(23), 3)
+    alone = remove_bad_data(lv.estimator, z[:, [0, 2]], lv.sigma)
+    z[80:160, 1] *= 1e5
+    found = remove_bad_data(lv.estimator, z, lv.sigma)
+    assert list(found.clean) == [True, False, True]
+    assert np.allclose(found.estimate.objective[[0, 2]], alone.estimate.objective, rtol=1e-6)
+    assert np.isfinite(huber(lv.estimator, z, lv.sigma).weight).all()
+
+
 def test_threshold_of_independent_readings():
     n, rate = 50, 0.1
     draws = np.abs(np.random.default_rng(20).standard_normal((n, 4000))).max(0)
