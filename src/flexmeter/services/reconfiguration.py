@@ -163,7 +163,7 @@ class _Desk:
         except Conflict:
             log.warning("event=topology_conflict grid=%s version=%d", self.topology.grid, self.topology.version)
             self.topology = await self.link.rest.topology(self.topology.grid)
-            return False
+            return self.topology.closed == wanted
         log.info("event=topology_changed grid=%s version=%d", self.topology.grid, self.topology.version)
         return True
 

@@ -42,7 +42,11 @@ class Rest:
 
     def __init__(self, url: str, token: str, tls: ssl.SSLContext) -> None:
         headers = {"Authorization": f"Bearer {token}"}
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, verify=tls, timeout=TIMEOUT_S, trust_env=False)
+        # Requests are rare: a connection kept for the next one would be closed by the server just as it is used again.
+        once = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(
+            base_url=url, headers=headers, verify=tls, timeout=TIMEOUT_S, trust_env=False, limits=once
+        )
 
     async def __aenter__(self) -> Self:
         """Return the session; connections are made when needed."""
