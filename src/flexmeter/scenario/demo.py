@@ -28,7 +28,7 @@ from flexmeter.scenario.options import DayOptions
 from flexmeter.scenario.partial import unmonitored
 from flexmeter.scenario.record import Counts, Timing
 from flexmeter.scenario.results import Run, prepare_folder
-from flexmeter.scenario.stage import SERVICES, TENANT, Stage
+from flexmeter.scenario.stage import TENANT, Stage
 from flexmeter.services.mv import MvArea
 
 DRAIN_S = 120.0
@@ -76,9 +76,9 @@ async def _play(options: DayOptions, folder: Path, minute_s: float, quiet: bool)
             stack.callback(watching.cancel)
             listening = asyncio.create_task(monitor.listen(listener, display))
             stack.callback(listening.cancel)
-            await _until_online(monitor, set(SERVICES if field.grid.switches else SERVICES[:2]))
+            await _until_online(monitor, {*stage.services, "field"})
             display.say(f"all processes ready after {time.perf_counter() - began:.1f} s; playing")
-            await stage.start_field()
+            await stage.start_day()
             probing = asyncio.create_task(probe(prober, TENANT, "probe", monitor.timings))
             stack.callback(probing.cancel)
             await _until_played(listening, monitor, stage)

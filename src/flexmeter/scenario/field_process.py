@@ -1,14 +1,15 @@
 """The simulated field as a process: every concentrator and plant with its own certificate and connection.
 
 In lock-step with the decisions, whatever the speed: minute t + 1 is published once the reconfiguration has answered
-minute t (or, without switches, once the MV estimate of t is there). Minute t + 1 is computed while t is on its way,
-under the vector in force; if the vector changes, it is computed again.
+minute t (or, without switches, once the MV estimate of t is there). Some minutes are computed ahead while t is on its
+way, under the vector in force; if the vector changes, they are computed again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from flexmeter.scenario.options import DayOptions, instant_ms, minute_of
 from flexmeter.services.link import Link, now_ms
 from flexmeter.services.settings import Api, Broker
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+START = "start"
+AHEAD_MINUTES = 4
 ANSWER_S = 120.0
 """How long the field waits for the answer to a minute before it gives up."""
 
@@ -67,7 +70,10 @@ async def run_field(settings: FieldSettings) -> None:
         for device in field.devices:
             roster = encode_notice(device.roster)
             await clients[device.name].publish(topics.roster(settings.tenant, device.name), roster, retain=True)
+        started = topics.command(settings.tenant, settings.name, START, "1")
+        await mqtt.subscribe(started)
         await link.online()
+        await pace.until_started()
         await _play(link, settings, field, clients, pace)
         await asyncio.Event().wait()
 
@@ -106,6 +112,7 @@ class _Pace:
         self._decisions = topics.event(link.tenant, reconfiguration)
         self._estimates = topics.estimate(link.tenant, "mv", levels(field.grid).mv_area)
         self._answered = 0
+        self._started = asyncio.Event()
         self._news = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -125,6 +132,9 @@ class _Pace:
             raise
 
     async def _hear(self, topic: str, payload: bytes) -> None:
+        if topics.parse(topic).kind == "command":
+            self._started.set()
+            return
         if topic == self._estimates:
             self._answered += 1
             return
@@ -136,6 +146,10 @@ class _Pace:
             if event.changed:
                 self.vector = (await self._link.rest.topology(self._grid.id)).closed
             self._answered = minute_of(event.time_ms)
+
+    async def until_started(self) -> None:
+        """Return when the command to start has come: only then is everybody there to hear the first minute."""
+        await self._started.wait()
 
     async def until_answered(self, minute: int) -> None:
         """Return when a minute was answered."""
@@ -151,16 +165,22 @@ class _Pace:
 
 
 async def _play(link: Link, settings: FieldSettings, field: Field, clients: dict[str, MqttClient], pace: _Pace) -> None:
-    upcoming = field.minute(1, pace.vector)
-    for minute in range(1, settings.day.minutes + 1):
+    upcoming: deque[Minute] = deque()
+    last = settings.day.minutes
+    for minute in range(1, last + 1):
         began = time.monotonic()
-        await _publish_minute(link, clients, upcoming)
-        if minute < settings.day.minutes:
-            upcoming = field.minute(minute + 1, pace.vector)
+        if not upcoming or upcoming[0].vector != pace.vector:
+            upcoming = _simulate(field, minute, last, pace)
+        await _publish_minute(link, clients, upcoming.popleft())
+        if not upcoming and minute < last:
+            upcoming = _simulate(field, minute + 1, last, pace)
         await pace.until_answered(minute)
-        if minute < settings.day.minutes and upcoming.vector != pace.vector:
-            upcoming = field.minute(minute + 1, pace.vector)
         await asyncio.sleep(max(0.0, settings.minute_s - (time.monotonic() - began)))
+
+
+def _simulate(field: Field, first: int, last: int, pace: _Pace) -> deque[Minute]:
+    """Compute some minutes ahead; if the vector changes, they are thrown away."""
+    return deque(field.minutes(range(first, min(first + AHEAD_MINUTES, last + 1)), pace.vector))
 
 
 async def _publish_minute(link: Link, clients: dict[str, MqttClient], minute: Minute) -> None:

@@ -52,6 +52,18 @@ class Readings:
     sigma_active_power_w: Floats
     sigma_reactive_power_var: Floats
 
+    def first(self, count: int) -> Readings:
+        """Return the readings of the first minutes."""
+        return Readings(
+            minutes=self.minutes[:count],
+            voltage_v=self.voltage_v[:, :count],
+            active_power_w=self.active_power_w[:, :count],
+            reactive_power_var=self.reactive_power_var[:, :count],
+            sigma_voltage_v=self.sigma_voltage_v[:, :count],
+            sigma_active_power_w=self.sigma_active_power_w[:, :count],
+            sigma_reactive_power_var=self.sigma_reactive_power_var[:, :count],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Fleet:

@@ -6,6 +6,7 @@ least it needs: its own certificate, and a token with its own scopes.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -24,10 +25,11 @@ from flexmeter.app.identities import PLATFORM
 from flexmeter.app.topology import TopologySettings
 from flexmeter.config import ApiConfig, BrokerConfig, Config, DataConfig, IngestConfig
 from flexmeter.grid import Grid, encode_grid
+from flexmeter.messages import topics
 from flexmeter.messaging import Broker, BrokerSettings, Identity, MqttClient, open_authority
 from flexmeter.messaging.authority import Authority
 from flexmeter.registry import Registry, Scope, open_registry
-from flexmeter.scenario.field_process import FieldSettings
+from flexmeter.scenario.field_process import START, FieldSettings
 from flexmeter.scenario.options import DayOptions
 from flexmeter.services import settings as service
 from flexmeter.supervision import Program, Supervisor, answers
@@ -36,6 +38,8 @@ TENANT, TOPOLOGY = "dso", "topology-service"
 SERVICES: tuple[service.ServiceName, ...] = ("lv", "mv", "reconfiguration")
 HOST = "127.0.0.1"
 START_S = 90.0
+WINDOW_MS = 400.0
+"""Readings are committed in large groups: a demo plays minutes, nobody waits for the newest second."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Stage:
             data=DataConfig(min_free_mb=64),
             broker=BrokerConfig(port=0, client_port=0, monitor_port=0, sync_interval="2m"),
             api=ApiConfig(port=0),
-            ingest=IngestConfig(window_ms=50.0),
+            ingest=IngestConfig(window_ms=WINDOW_MS),
             folder=self.folder,
         )
 
@@ -67,7 +71,7 @@ class Stage:
             *(Identity(TENANT, name, "device") for name in self.devices),
             *(Identity(TENANT, name, "service") for name in (*SERVICES, "field", "monitor", "probe")),
             Identity(TENANT, TOPOLOGY, "topology"),
-            Identity(TENANT, PLATFORM, "platform"),
+            *(Identity(TENANT, name, "platform") for name in (PLATFORM, "conductor")),
         ]
         for who in identities:
             self.authority.client(who)
@@ -78,15 +82,27 @@ class Stage:
         ports = (self.broker.port, self.broker.client_port, self.broker.monitor_port)
         write_address(self.config, BrokerAddress(HOST, *ports))
         self._register_tenant()
-        await self._start_topology()
-        for name in SERVICES if self.grid.switches else SERVICES[:2]:
-            await self._start(name, self._service_settings(name))
+        self._register_grid()
         program = store_program(self.config, self.folder / "flexmeter.toml", self.trust)
-        await self.supervisor.start(program)
+        async with asyncio.TaskGroup() as group:  # together: each takes its time to start
+            group.create_task(self._start_topology())
+            for name in self.services:
+                group.create_task(self._start(name, self._service_settings(name)))
+            group.create_task(self._start_field())
+            group.create_task(self.supervisor.start(program))
         stack.push_async_callback(self.supervisor.stop, "platform")
 
-    async def start_field(self) -> None:
-        """Start the simulated field."""
+    @property
+    def services(self) -> tuple[service.ServiceName, ...]:
+        """The grid services: a grid without switches needs no reconfiguration."""
+        return SERVICES if self.grid.switches else SERVICES[:2]
+
+    async def start_day(self) -> None:
+        """Tell the field, which is ready, to begin."""
+        async with self.broker.client(Identity(TENANT, "conductor", "platform")) as mqtt:
+            await mqtt.publish(topics.command(TENANT, "field", START, "1"), b"{}")
+
+    async def _start_field(self) -> None:
         settings = FieldSettings(
             tenant=TENANT,
             name="field",
@@ -111,7 +127,14 @@ class Stage:
     def _write_config(self) -> None:
         """Write the platform's file; everything not named is a default."""
         lines = [f'tenants = ["{TENANT}"]', "[data]", "min_free_mb = 64", "[broker]", "port = 0", "client_port = 0"]
-        lines += ["monitor_port = 0", 'sync_interval = "2m"', "[api]", "port = 0", "[ingest]", "window_ms = 50"]
+        lines += [
+            "monitor_port = 0",
+            'sync_interval = "2m"',
+            "[api]",
+            "port = 0",
+            "[ingest]",
+            f"window_ms = {WINDOW_MS}",
+        ]
         (self.folder / "flexmeter.toml").write_text("\n".join(lines) + "\n")
 
     def _register_tenant(self) -> None:
@@ -126,10 +149,10 @@ class Stage:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(token)
 
-    async def _start_topology(self) -> None:
-        """Start the topology service over a registry of its own that knows the grid."""
-        path = self.folder / "topology.sqlite"
-        registry = open_registry(path)
+    def _register_grid(self) -> None:
+        """Make the topology service's own registry, which knows the grid and who may ask."""
+        self._topology_port = _free_port()
+        registry = open_registry(self._topology_registry)
         registry.tenants.add(TENANT)
         for name in ("lv", "mv", "field"):
             self._token(registry, name, [Scope.READ])
@@ -138,12 +161,17 @@ class Stage:
         registry.grids.put(TENANT, self.grid.id, encode_grid(self.grid), names, "demo")
         registry.topologies.start(TENANT, self.grid.id, names, closed, "demo")
         registry.close()
-        server = self.authority.server((HOST, "localhost"))
-        self._topology_port = _free_port()
+
+    @property
+    def _topology_registry(self) -> Path:
+        return self.folder / "topology.sqlite"
+
+    async def _start_topology(self) -> None:
+        server = self.authority.server((HOST, "localhost"), "topology")
         settings = TopologySettings(
             tenant=TENANT,
             name=TOPOLOGY,
-            registry=path,
+            registry=self._topology_registry,
             broker=self._broker_settings(TOPOLOGY, "topology"),
             host=HOST,
             port=self._topology_port,
