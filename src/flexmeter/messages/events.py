@@ -69,7 +69,7 @@ class Timing(Notice, frozen=True, tag="timing", tag_field="kind"):
     time_ms : [ms UTC] the instant, in event time.
     elapsed_ms : [ms] one per estimate.
     began_ms : [ms UTC] when the work began, by the clock of the service.
-    published : readings and estimates of this run that the broker has acknowledged so far.
+    published : readings and estimates of this run so far.
     """
 
     level: str

@@ -33,7 +33,7 @@ from flexmeter.services.settings import Api, Broker
 
 PATIENCE_S = 60.0
 START = "start"
-AHEAD_MINUTES = 4
+AHEAD_MINUTES = 8
 ANSWER_S = 120.0
 """How long the field waits for the answer to a minute before it gives up."""
 

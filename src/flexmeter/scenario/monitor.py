@@ -28,7 +28,7 @@ from flexmeter.services.advisor import Advisor
 from flexmeter.services.reconfiguration import bus_power
 
 PROBE_BYTES = 1300
-PROBE_EVERY_S = 0.05
+PROBE_EVERY_S = 0.25
 
 
 @dataclass

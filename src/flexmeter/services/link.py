@@ -24,7 +24,7 @@ class Link:
     ----------
     tenant, name : of the service; its certificate carries the same.
     boot : start of this run [s UTC], the `boot` of its messages.
-    published : readings and estimates that the broker has acknowledged.
+    published : readings and estimates given to the session.
     """
 
     tenant: str
@@ -35,13 +35,13 @@ class Link:
     published: int = 0
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Publish readings or an estimate (QoS 1) and count it once acknowledged."""
-        await self.mqtt.publish(topic, payload)
+        """Publish an estimate (QoS 1): the session sends it again until the broker has it; nobody waits for that here."""
+        await self.mqtt.send(topic, payload)
         self.published += 1
 
     async def tell(self, event: Event) -> None:
         """Publish an event about the service's own work."""
-        await self.mqtt.publish(topics.event(self.tenant, self.name), encode_event(event))
+        await self.mqtt.send(topics.event(self.tenant, self.name), encode_event(event))
 
     async def online(self) -> None:
         """Publish, retained, that the service is ready; its last will says the opposite."""
