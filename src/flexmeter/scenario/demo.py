@@ -59,7 +59,7 @@ def _keep_logs(folder: Path, kept: Path) -> None:
 
 async def _play(options: DayOptions, folder: Path, minute_s: float, quiet: bool) -> Run:
     began = time.perf_counter()
-    field = Field(options, TENANT)
+    field = Field(options, TENANT, estimating=False)
     mv = MvArea(field.grid)
     monitor = Monitor(field.grid, TENANT, options.minutes, mv.lv_areas)
     memory: dict[str, float] = {}

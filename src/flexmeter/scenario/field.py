@@ -88,15 +88,15 @@ class Minute:
 
 
 class Field:
-    """Grid, truth, meters and concentrators of a run."""
+    """Grid, truth, meters and concentrators of a run; not `estimating`, the concentrators' estimators are left out."""
 
-    def __init__(self, options: DayOptions, tenant: str) -> None:
+    def __init__(self, options: DayOptions, tenant: str, *, estimating: bool = True) -> None:
         self.options = options
         self.tenant = tenant
         self.grid = day_grid(options)
         self.truth = Truth(self.grid, day_powers(options, self.grid))
         self.fleet = meter_fleet(self.grid, options.seed, options.meters)
-        self.devices = devices(self.grid, self.fleet)
+        self.devices = devices(self.grid, self.fleet, estimating=estimating)
 
     def plant_readings(self, readings: FleetReadings, mv: MvArea) -> Floats:
         """Return the readings (6 n_plant, m) of the plants in the MV area: P of the phases, then Q, plant by plant."""
@@ -162,7 +162,7 @@ def stacked(readings: FleetReadings, rows: NDArray[np.int64]) -> tuple[Floats, F
     return np.concatenate([part[rows] for part in value]), np.concatenate([part[rows] for part in sigma])
 
 
-def devices(grid: Grid, fleet: Fleet) -> tuple[Device, ...]:
+def devices(grid: Grid, fleet: Fleet, *, estimating: bool = True) -> tuple[Device, ...]:
     """Return the publishing devices: a concentrator per concentrator area with meters, and every other meter itself."""
     rows_of: dict[str, list[int]] = {}
     inside = {area.id for area in grid.areas if area.level == "concentrator"}
@@ -171,7 +171,8 @@ def devices(grid: Grid, fleet: Fleet) -> tuple[Device, ...]:
     made = []
     for name, rows in rows_of.items():
         if name in inside:
-            concentrator = Concentrator(grid, name, tuple((fleet.meters[k], fleet.phases[k]) for k in rows))
+            channels = tuple((fleet.meters[k], fleet.phases[k]) for k in rows)
+            concentrator = Concentrator(grid, name, channels) if estimating else None
             meters = tuple(fleet.meters[k] for k in rows)
             phases = tuple(fleet.phases[k] for k in rows)
         else:

@@ -38,7 +38,7 @@ TENANT, TOPOLOGY = "dso", "topology-service"
 SERVICES: tuple[service.ServiceName, ...] = ("lv", "mv", "reconfiguration")
 HOST = "127.0.0.1"
 START_S = 90.0
-WINDOW_MS = 400.0
+WINDOW_MS = 1000.0
 """Readings are committed in large groups: a demo plays minutes, nobody waits for the newest second."""
 
 
