@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from flexmeter.estimation import Reports
 from flexmeter.scenario.field import Field
+from flexmeter.scenario.profiles import MINUTES
 from flexmeter.scenario.record import Unmonitored, runs
 from flexmeter.scenario.truth import PseudoMeasurement, Truth, pseudo_measurement
 from flexmeter.services.mv import MvArea, plant_sigma
@@ -21,7 +22,8 @@ class Partial:
 
     def __init__(self, truth: Truth, mv: MvArea) -> None:
         self._mv = mv
-        self.pseudo: dict[str, PseudoMeasurement] = {area: pseudo_measurement(truth, area) for area in UNMONITORED}
+        day = truth.state(range(MINUTES))
+        self.pseudo: dict[str, PseudoMeasurement] = {area: pseudo_measurement(truth, area, day) for area in UNMONITORED}
 
     def reports(self, summaries: Reports, minutes: range) -> Reports:
         """Return the reports of minutes (from 0) with P and Q of the unmonitored areas forecast, |V| unknown."""

@@ -187,14 +187,14 @@ class PseudoMeasurement:
     sigma_reactive_power_var: Floats
 
 
-def pseudo_measurement(truth: Truth, area: str) -> PseudoMeasurement:
+def pseudo_measurement(truth: Truth, area: str, day: TrueState | None = None) -> PseudoMeasurement:
     """Return the pseudo-measurement of an LV area as the paper makes it (section 6.3, partial deployment).
 
     The mean of the true consumption over each quarter hour, 20 % too high, with a standard deviation of 50 %. The
-    truth is that of the whole day under the grid's own switch vector.
+    truth is that of the whole day under the grid's own switch vector (`day`, computed if it is not given).
     """
     head = next(item.head_bus for item in truth.grid.areas if item.id == area)
-    power = truth.state(range(MINUTES)).branch_power_va(head)
+    power = (day or truth.state(range(MINUTES))).branch_power_va(head)
     quarters = power.reshape(3, -1, PSEUDO_WINDOW).mean(axis=2)
     forecast = PSEUDO_FACTOR * np.repeat(quarters, PSEUDO_WINDOW, axis=1)
     return PseudoMeasurement(

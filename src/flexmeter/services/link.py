@@ -35,7 +35,7 @@ class Link:
     published: int = 0
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Publish an estimate (QoS 1): the session sends it again until the broker has it; nobody waits for that here."""
+        """Publish an estimate (QoS 1); the session sends it again until the broker has it, without waiting here."""
         await self.mqtt.send(topic, payload)
         self.published += 1
 
