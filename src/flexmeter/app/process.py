@@ -16,7 +16,7 @@ def run_until_stopped(main: Coroutine[None, None, None]) -> None:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # A grid is many small objects that live for ever: looking through them again and again for cycles is work for nothing.
+    # A grid is many small objects that live for ever: there is nothing to gain from looking for cycles often.
     gc.set_threshold(50_000, 50, 100)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_stoppable(main))
