@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from flexmeter.app.arena import Account
-from flexmeter.app.bench import run_case
+from flexmeter.app.bench import Options, run_case
 from flexmeter.app.chaos import Plan, run_chaos
 
 
@@ -30,7 +30,7 @@ def test_the_account_finds_what_is_lost_or_twice():
 
 
 def test_a_short_bench_stores_what_it_publishes(tmp_path):
-    result = run_case("packed", tmp_path / "bench", 1.0, "2m")
+    result = run_case("packed", tmp_path / "bench", Options(1.0))
     assert result["messages"] > 0
     assert result["values_per_s"] > 0
 

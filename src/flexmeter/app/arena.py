@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,10 +36,17 @@ AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 """A restart must not compile every module anew, whatever the shell of a developer says."""
 
 
-def prepare(folder: Path, devices: list[str], changes: dict[str, str]) -> Config:
+def prepare(folder: Path, devices: Sequence[str], changes: Mapping[str, str]) -> Config:
     """Make a platform's files in a folder, with free ports, its devices, and changed lines of the configuration."""
     set_up(folder, TENANT, devices[0])
-    file = folder / "flexmeter.toml"
+    config = change(folder / "flexmeter.toml", changes)
+    for tenant in config.tenants:
+        add_devices(config, tenant, devices)
+    return config
+
+
+def change(file: Path, changes: Mapping[str, str]) -> Config:
+    """Give a configuration file free ports and changed lines; return what it says then."""
     text = file.read_text()
     ports = _free_ports(4)
     for section in ("[broker]\nhost = ", "[api]\nhost = "):
@@ -52,16 +59,20 @@ def prepare(folder: Path, devices: list[str], changes: dict[str, str]) -> Config
         old = next(line for line in text.splitlines() if line.startswith(f"{key} = "))
         text = text.replace(old, f"{key} = {value}", 1)
     file.write_text(text)
-    config = read_config(file)
+    return read_config(file)
+
+
+def add_devices(config: Config, tenant: str, devices: Sequence[str]) -> None:
+    """Register devices of a tenant and give them certificates."""
     registry = open_registry(config.data_folder / "registry.sqlite")
     try:
-        registry.devices.add(TENANT, [Device(name) for name in devices])
+        registry.tenants.add(tenant)
+        registry.devices.add(tenant, [Device(name) for name in devices])
     finally:
         registry.close()
     authority = open_authority(config.data_folder / "certificates")
     for name in devices:
-        authority.client(identity(TENANT, name, "device"))
-    return config
+        authority.client(identity(tenant, name, "device"))
 
 
 @dataclass

@@ -101,12 +101,32 @@ def backup(
     if as_json:
         json.dump({"target": str(target), "files": files}, sys.stdout)
     else:
-        print(f"{len(files)} files in {target}; to restore, copy the folder to another place and `flexmeter up` there")
+        print(f"{len(files)} files in {target}; `flexmeter restore {target} FOLDER` makes a platform of it")
+
+
+def restore(
+    copy: Path = typer.Argument(help="Folder that `flexmeter backup` wrote."),
+    folder: Path = typer.Argument(help="Folder of the new platform; it must be empty or absent."),
+    as_json: bool = JSON,
+) -> None:
+    """Make a platform from a backup: check every file, copy, open the databases, count the readings.
+
+    Example: flexmeter restore /mnt/backup/monday house
+    """
+    from flexmeter.app.backup import restore as restore_copy
+
+    readings = restore_copy(copy, folder)
+    if as_json:
+        json.dump({"folder": str(folder), "readings": readings}, sys.stdout)
+        return
+    for tenant, count in readings.items():
+        print(f"{tenant}: {count} readings")
+    print(f"Next: flexmeter up --config {folder / 'flexmeter.toml'}")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this family."""
-    for command in (init, up, run, backup):
+    for command in (init, up, run, backup, restore):
         app.command()(command)
     for family in (talk, doctor, letters, proof):
         family.register(app)
