@@ -1,7 +1,8 @@
 """Consistent copies of everything a platform keeps, also while it runs, and the way back.
 
-A copy lists its files with their checksums (`backup.json`), so that `restore` can tell whether it is whole. One process owns the databases, so a command leaves a request beside the data (`run/backup.request`); the store
-process finds it within a second, copies, and answers in `run/backup.answer`. If none runs, the command copies.
+A copy lists its files with their checksums (`backup.json`), so that `restore` can tell whether it is whole. One process
+owns the databases, so a command leaves a request beside the data (`run/backup.request`); the store process finds it
+within a second, copies, and answers in `run/backup.answer`. If none runs, the command copies.
 """
 
 from __future__ import annotations

@@ -32,6 +32,9 @@ from flexmeter.supervision import Child, Program, Supervisor, answers
 log = logging.getLogger(__name__)
 
 MAX_PAYLOAD_BYTES = 16 * 2**20
+MAX_UNACKNOWLEDGED = 4000
+"""Messages that a session may hold: twice what comes while a window is gathered and one is committed at full rate. What
+is held longer than the broker waits for it (5 s) is delivered again, so a tenant at its quota should not hold many."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def configuration(
         "key_file": str(server.key.absolute()),
         "ca_file": str(server.authority.absolute()),
         "verify_and_map": True,
-        "timeout": 10,
+        "timeout": 30,
     }
     content: dict[str, object] = {
         "server_name": settings.node,
@@ -227,7 +230,13 @@ def configuration(
         "max_pending": 256 * 2**20,
         "max_connections": 65_536,
         "tls": tls,
-        "mqtt": {"host": settings.host, "port": port, "tls": tls, "max_ack_pending": 10_000, "ack_wait": "5s"},
+        "mqtt": {
+            "host": settings.host,
+            "port": port,
+            "tls": tls,
+            "max_ack_pending": MAX_UNACKNOWLEDGED,
+            "ack_wait": "5s",
+        },
         "jetstream": {
             "store_dir": str((settings.folder / "streams").absolute()),
             "sync_interval": settings.sync_interval,

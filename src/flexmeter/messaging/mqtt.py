@@ -182,7 +182,7 @@ class MqttClient:
         self._flying[message.packet_id] = _Flying(message, done)
         self._unsent.append(message.packet_id)
         self._pump()
-        if self._connection is not None:
+        if self._connection is not None and not self._connection.drained.is_set():
             await self._connection.drained.wait()
         return done
 
