@@ -48,7 +48,7 @@ def prepare(folder: Path, devices: Sequence[str], changes: Mapping[str, str]) ->
 def change(file: Path, changes: Mapping[str, str]) -> Config:
     """Give a configuration file free ports and changed lines; return what it says then."""
     text = file.read_text()
-    ports = _free_ports(4)
+    ports = free_ports(4)
     for section in ("[broker]\nhost = ", "[api]\nhost = "):
         assert section in text
     for key, port in zip(
@@ -211,7 +211,8 @@ class Account(msgspec.Struct):
         self.duplicated += duplicated
 
 
-def _free_ports(count: int) -> Iterator[int]:
+def free_ports(count: int) -> Iterator[int]:
+    """Return ports that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

@@ -28,6 +28,7 @@ import numpy as np
 from flexmeter.app.arena import AS_INSTALLED, TENANT, Account, Arena, Process, prepare, running, stored_times
 from flexmeter.app.edge import TEST_START_MS, TestAdapter, device_client, outbox_path
 from flexmeter.app.load import Numbered, paced
+from flexmeter.app.trio import kill_leaders
 from flexmeter.config import Config
 from flexmeter.devices import Edge, Outbox
 from flexmeter.errors import FlexmeterError
@@ -53,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
     seed : of the order of victims and the pauses between incidents.
     pause_s : if not 0, broker and store process are each stopped (SIGSTOP) that long, once.
     disk, clock : whether the disk fills up, and whether the devices' clocks jump by an hour, there and back.
+    cluster : three broker nodes instead of one, a device at each, and every kill is of the leader's broker.
     """
 
     kills: int = 200
@@ -62,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True):
     pause_s: float = 0.0
     disk: bool = False
     clock: bool = False
+    cluster: bool = False
 
 
 class Result(msgspec.Struct):
@@ -139,8 +142,10 @@ class _Run:
 async def run_chaos(plan: Plan, folder: Path, progress: Callable[[str], None]) -> Result:
     """Do what the plan says in a folder that is empty or absent; return the account."""
     began_s = time.monotonic()
-    names = [f"dev-{number}" for number in range(plan.devices)]
     folder.mkdir(parents=True, exist_ok=True)
+    if plan.cluster:
+        return await _run_cluster(plan, folder, progress)
+    names = [f"dev-{number}" for number in range(plan.devices)]
     changes = {}
     if plan.disk:  # the limit lies where the ballast will reach it, with room for the run itself
         changes["min_free_mb"] = str((shutil.disk_usage(folder).free >> 20) - BALLAST_MB * 3 // 4)
@@ -160,6 +165,23 @@ async def run_chaos(plan: Plan, folder: Path, progress: Callable[[str], None]) -
         {victim: {"kills": len(times), **_spread(times)} for victim, times in run.recoveries.items() if times},
         round(drain_s, 2),
         {process: round(rss) for process, rss in arena.peak_rss_mb.items()},
+        round(time.monotonic() - began_s, 1),
+    )
+
+
+async def _run_cluster(plan: Plan, folder: Path, progress: Callable[[str], None]) -> Result:
+    began_s = time.monotonic()
+    account, times, drain_s = await kill_leaders(plan.kills, plan.rate_per_s, plan.seed, folder, progress)
+    return Result(
+        account.acknowledged,
+        account.stored,
+        account.lost,
+        account.duplicated,
+        len(times),
+        _spread(times),
+        {"leader": {"kills": len(times), **_spread(times)}},
+        round(drain_s, 2),
+        {},
         round(time.monotonic() - began_s, 1),
     )
 

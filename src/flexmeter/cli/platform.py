@@ -51,7 +51,7 @@ def up(config: Path = CONFIG) -> None:
 
 
 def run(
-    service: str = typer.Argument(help="platform, source, topology, lv, mv or reconfiguration."),
+    service: str = typer.Argument(help="platform, source, broker, topology, lv, mv or reconfiguration."),
     config: Path = CONFIG,
     settings: Path | None = typer.Option(None, "--settings", help="TOML file of a grid service."),
     number: int = typer.Option(1, "--number", min=1, help="Which of several sources, with ingest.mode = stream."),
@@ -62,19 +62,23 @@ def run(
     """
     from flexmeter.app.process import run_until_stopped
 
-    if service in ("platform", "source"):
+    if service in ("platform", "source", "broker"):
+        from flexmeter.app.node import run_node
         from flexmeter.app.store import run_sources, run_store
         from flexmeter.config import read_config
 
         platform = read_config(config)
-        run_until_stopped(run_store(platform) if service == "platform" else run_sources(platform, number))
+        if service == "platform":
+            run_until_stopped(run_store(platform))
+        else:
+            run_until_stopped(run_sources(platform, number) if service == "source" else run_node(platform))
         return
     from flexmeter.app.services import SERVICES, run_service
     from flexmeter.app.topology import TopologySettings, run_topology
     from flexmeter.services.settings import read_settings, read_toml
 
     if service != "topology" and service not in SERVICES:
-        raise InputError(f"service {service!r}: expected platform, source, topology, {', '.join(SERVICES)}")
+        raise InputError(f"service {service!r}: expected platform, source, broker, topology, {', '.join(SERVICES)}")
     if settings is None:
         raise InputError(f"service {service}: expected --settings FILE")
     if service == "topology":

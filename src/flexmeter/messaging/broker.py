@@ -32,6 +32,8 @@ from flexmeter.supervision import Child, Program, Supervisor, answers
 log = logging.getLogger(__name__)
 
 MAX_PAYLOAD_BYTES = 16 * 2**20
+ALONE_START_S, CLUSTER_START_S = 30.0, 600.0
+"""A node alone is ready in a second; a node of a cluster only when most of the others are there."""
 MAX_UNACKNOWLEDGED = 4000
 """Messages that a session may hold: twice what comes while a window is gathered and one is committed at full rate. What
 is held longer than the broker waits for it (5 s) is delivered again, so a tenant at its quota should not hold many."""
@@ -121,6 +123,7 @@ class Broker:
             command=[str(find_server()), "--config", str(self._configuration_file)],
             log=self.settings.folder / "broker.log",
             ready=self.ready,
+            start_s=CLUSTER_START_S if self.settings.cluster else ALONE_START_S,
         )
         try:
             self._child = await self.supervisor.start(program)
