@@ -2,7 +2,7 @@
 
     identities -> configuration file -> nats-server process -> ready (health and MQTT port answer)
 
-Every client holds a certificate of the local authority; the broker maps its subject to a user of the tenant's
+Every client holds a certificate of the local authority; the broker maps the URI in it to a user of the tenant's
 account, whose permissions `identity` lists. Without a certificate there is no connection.
 """
 
@@ -267,13 +267,13 @@ def configuration(
 def _user(who: Identity) -> dict[str, object]:
     """Return a client's entry: MQTT only, and the topics its role may use; the platform may use streams as well."""
     if who.role == "platform":
-        return {"user": who.subject}
+        return {"user": who.user}
     publish = [to_subject(pattern) for pattern in may_publish(who)]
     subscribe = [to_subject(pattern) for pattern in may_subscribe(who)]
     # A filter x/# also covers x itself, for which the broker wants a permission of its own.
     subscribe += [subject.removesuffix(".>") for subject in subscribe if subject.endswith(".>")]
     return {
-        "user": who.subject,
+        "user": who.user,
         "allowed_connection_types": ["MQTT"],
         "permissions": {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}},
     }
