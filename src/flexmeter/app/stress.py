@@ -64,7 +64,7 @@ async def _overload(folder: Path, options: Options) -> dict[str, object]:
         result: dict[str, object] = {
             "offered_per_s": rate_per_s,
             "may_store_per_s": rate_per_s / TIMES,
-            "most_waiting": max(lag),
+            "most_waiting": max(lag, default=0),
         }
         result |= {"cut_off": sum(device.client.connections - 1 for device in devices)} | used(arena, before)
     account = Account()
