@@ -25,11 +25,13 @@ from flexmeter.app.setup import set_up
 from flexmeter.config import Config, read_config
 from flexmeter.errors import ServiceError
 from flexmeter.messaging import identity, open_authority
+from flexmeter.pipeline.shared import STREAM as MQTT_STREAM
+from flexmeter.pipeline.stream import STREAM as WINDOW_STREAM
 from flexmeter.registry import Device, open_registry
 from flexmeter.storage import Selection, Span
 from flexmeter.supervision import Child, Program, Supervisor, answers
 
-Process = Literal["broker", "platform", "supervisor"]
+Process = Literal["broker", "platform", "source", "supervisor"]
 TENANT = "proof"
 START_S = 60.0
 AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
@@ -92,7 +94,7 @@ class Arena:
         """Return the process id, 0 = not running now."""
         if process == "supervisor" or not self.up.pid:
             return self.up.pid
-        word = "platform" if process == "platform" else "--config"
+        word = "--config" if process == "broker" else process
         program = "nats-server" if process == "broker" else "python"
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.up.pid).children():
@@ -111,7 +113,7 @@ class Arena:
 
     def note_memory(self) -> None:
         """Keep the highest memory of every process."""
-        processes: tuple[Process, ...] = ("broker", "platform", "supervisor")
+        processes: tuple[Process, ...] = ("broker", "platform", "source", "supervisor")
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 if pid := self.pid(process):
@@ -141,7 +143,7 @@ class Arena:
             consumer["num_pending"] + consumer["num_ack_pending"]
             for account in details
             for stream in account.get("stream_detail", [])
-            if stream["name"] == "$MQTT_msgs"
+            if stream["name"] in (MQTT_STREAM, WINDOW_STREAM)
             for consumer in stream.get("consumer_detail") or []
         )
         metrics = await self.metrics()
@@ -149,12 +151,12 @@ class Arena:
         return int(waiting + queued)
 
     async def drained(self) -> None:
-        """Return when nothing waits any more."""
-        while True:
+        """Return when nothing waits any more; asked twice, since a message may move while the parts are asked."""
+        empty = 0
+        while empty < 2:
             with contextlib.suppress(httpx.HTTPError, ServiceError, KeyError, ValueError):
-                if await self.waiting() == 0:
-                    return
-            await asyncio.sleep(0.2)
+                empty = empty + 1 if await self.waiting() == 0 else 0
+            await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager

@@ -15,11 +15,10 @@ from flexmeter.app.house import broker_settings, guard_disk, known_clients, only
 from flexmeter.config import Config
 from flexmeter.errors import InputError
 from flexmeter.messaging import Broker, open_authority
+from flexmeter.pipeline.shared import STREAM
 from flexmeter.supervision import Supervisor
 
 log = logging.getLogger(__name__)
-
-STREAM = "$MQTT_msgs"
 
 
 async def run_node(config: Config) -> None:

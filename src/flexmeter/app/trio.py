@@ -24,9 +24,9 @@ from flexmeter.app.addresses import broker_address
 from flexmeter.app.arena import AS_INSTALLED, TENANT, Account, Arena, change, free_ports, prepare, running, stored_times
 from flexmeter.app.edge import device_client
 from flexmeter.app.load import Numbered, acknowledged, paced
-from flexmeter.app.node import STREAM
 from flexmeter.config import Config, read_config, write_config
 from flexmeter.errors import ServiceError
+from flexmeter.pipeline.shared import STREAM
 from flexmeter.supervision import Child, Program, Supervisor
 
 NODES = ("node-1", "node-2", "node-3")

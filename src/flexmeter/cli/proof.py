@@ -25,6 +25,7 @@ def chaos(
     pause: float = typer.Option(0.0, "--pause", min=0, help="Also stop broker and platform for so many seconds each."),
     disk: bool = typer.Option(False, "--disk", help="Also let the disk fill up (takes 2 GB for some seconds)."),
     clock: bool = typer.Option(False, "--clock", help="Also let the devices' clocks jump by an hour, there and back."),
+    stream: bool = typer.Option(False, "--stream", help="With two Event Sources of their own and a stream between."),
     cluster: bool = typer.Option(
         False,
         "--cluster",
@@ -41,7 +42,7 @@ def chaos(
     """
     from flexmeter.app.chaos import Plan, run_chaos
 
-    plan = Plan(kills, rate, seed=seed, pause_s=pause, disk=disk, clock=clock, cluster=cluster)
+    plan = Plan(kills, rate, seed=seed, pause_s=pause, disk=disk, clock=clock, stream=stream, cluster=cluster)
     place = folder or Path(tempfile.mkdtemp(prefix="flexmeter-chaos-"))
     try:
         result = asyncio.run(run_chaos(plan, place, lambda text: print(text, file=sys.stderr, flush=True)))
