@@ -34,9 +34,8 @@ log = logging.getLogger(__name__)
 MAX_PAYLOAD_BYTES = 16 * 2**20
 ALONE_START_S, CLUSTER_START_S = 30.0, 600.0
 """A node alone is ready in a second; a node of a cluster only when most of the others are there."""
-MAX_UNACKNOWLEDGED = 4000
-"""Messages that a session may hold: twice what comes while a window is gathered and one is committed at full rate. What
-is held longer than the broker waits for it (5 s) is delivered again, so a tenant at its quota should not hold many."""
+MAX_UNACKNOWLEDGED = 10_000
+"""Messages that a session may hold. What comes above that the broker sends again only after `ack_wait`."""
 
 
 @dataclass(frozen=True)
