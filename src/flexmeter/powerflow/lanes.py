@@ -31,7 +31,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 PARTS = {
     "powerflow": ("lanes", "sweep"),
     "estimation": (
-        "aggregate", "blocks", "correction", "covariance", "flow", "gauss_newton", "leaf", "measurements", "message", "places", "root",
+        "aggregate", "blocks", "correction", "covariance", "flow", "gauss_newton", "leaf", "measurements", "message",
+        "places", "root",
     ),
     "reconfiguration": ("exchange", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip
