@@ -89,7 +89,7 @@ def recommendations_router(registry: Registry, command: Commanding) -> APIRouter
         found = kept.list(principal.tenant, grid=grid, status=status, before_id=before, limit=limit)
         next_before = found[-1].id if len(found) == limit else None
         return RecommendationPage(
-            recommendations=[RecommendationAnswer(**_fields(one)) for one in found], next_before=next_before
+            recommendations=[RecommendationAnswer.model_validate(_fields(one)) for one in found], next_before=next_before
         )
 
     @router.get("/{grid}/{number}")
@@ -181,7 +181,7 @@ def _with_history(registry: Registry, tenant: str, kept: KeptRecommendation) -> 
         Word(word=entry.word, author=entry.author, reason=entry.reason, time_ms=entry.time_ms)
         for entry in registry.recommendations.history(tenant, kept.grid, kept.number)
     ]
-    return RecommendationWithHistory(**_fields(kept), history=words)
+    return RecommendationWithHistory.model_validate({**_fields(kept), "history": words})
 
 
 def _fields(kept: KeptRecommendation) -> dict[str, object]:

@@ -20,7 +20,7 @@ from flexmeter.messages import topics
 from flexmeter.messages.codec import decode_estimate
 from flexmeter.messages.estimate import Estimate
 from flexmeter.messages.events import Comparison, Decision, Recommendation
-from flexmeter.messages.quantities import ABC
+from flexmeter.messages.quantities import ABC, QuantityName
 from flexmeter.reconfiguration import Constraints, Trigger
 from flexmeter.reconfiguration import Recommendation as Made
 from flexmeter.reconfiguration.adapter import BEHIND_SOURCE
@@ -31,7 +31,7 @@ from flexmeter.services.rest import Conflict, Topology
 from flexmeter.services.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
-QUANTITIES = ("active_power", "reactive_power")
+QUANTITIES: tuple[QuantityName, QuantityName] = ("active_power", "reactive_power")
 
 
 def bus_power(estimate: Estimate, buses: tuple[str, ...]) -> tuple[Floats, Floats]:
