@@ -103,7 +103,9 @@ def _apply(path: Path, statement: str, scalars: dict[str, float], matrices: dict
         if not known or len(target) != len(origin):
             raise InputError(f"{path}: statement not understood: {statement}")
         factor = _number(path, expression, scalars) if sign else 1.0
-        matrices[name][:, target] = matrices[again][:, origin] * (factor if sign != "/" else 1.0 / factor)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a base of zero is reported with its bus
+            value = matrices[again][:, origin]
+            matrices[name][:, target] = np.divide(value, factor) if sign == "/" else value * factor
         return
     if found := SCALAR.fullmatch(statement):
         expression = ELEMENT.sub(lambda match: _element(matrices, match), found[3]).replace("mpc.", "")
