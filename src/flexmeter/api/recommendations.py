@@ -89,7 +89,8 @@ def recommendations_router(registry: Registry, command: Commanding) -> APIRouter
         found = kept.list(principal.tenant, grid=grid, status=status, before_id=before, limit=limit)
         next_before = found[-1].id if len(found) == limit else None
         return RecommendationPage(
-            recommendations=[RecommendationAnswer.model_validate(_fields(one)) for one in found], next_before=next_before
+            recommendations=[RecommendationAnswer.model_validate(_fields(one)) for one in found],
+            next_before=next_before,
         )
 
     @router.get("/{grid}/{number}")
