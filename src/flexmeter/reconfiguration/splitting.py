@@ -16,8 +16,9 @@ from flexmeter.reconfiguration.network import BoolArray, Feeder, FeederNetwork, 
 from flexmeter.reconfiguration.sweep import Tree, flat, losses, new_flow, new_tree, plant, sweep
 from flexmeter.reconfiguration.trees import bridges
 
-# Branches without resistance get this share of the largest one; what that may add is taken off the bound.
-SMALLEST_SHARE = 1e-9
+# A loop without resistance has no least flow: its branches get this share of the largest resistance, and what that may
+# add is taken off the bound.
+SMALLEST_SHARE = 1e-7
 IN_A_LOOP = 1e-5
 RATIOS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5)
 
@@ -93,7 +94,7 @@ def prepare_splitting(network: FeederNetwork) -> Splitting:
     highest = float(feeder.slack_v[feeder.slack].max()) ** 2
     r, x = feeder.r / highest, feeder.x / highest
     p, q = network.s_pu
-    raised, error = _raised(r, used)
+    raised, error = _raised(network, node, used, r)
     flow, answer = least_flow(network, node, used, raised, p + 1j * q)
     parts = ((flow.real, p), (flow.imag, q), (flow.real + flow.imag, p + q))
     y = np.array([(raised[used] * part**2).sum() - error * load.sum() ** 2 for part, load in parts])
@@ -103,11 +104,14 @@ def prepare_splitting(network: FeederNetwork) -> Splitting:
     return Splitting(network, loops, np.maximum(y, 0.0), _extra(network, node, used, r, x), depth)
 
 
-def _raised(r: FloatArray, used: IntArray) -> tuple[FloatArray, float]:
-    """Return resistances that are not zero, and by how much they raise sum r f^2 at most per square of all load."""
+def _raised(network: FeederNetwork, node: IntArray, used: IntArray, r: FloatArray) -> tuple[FloatArray, float]:
+    """Return resistances of which no loop is without, and by how much that raises sum r f^2 per square of all load."""
+    without = np.zeros(network.branch_count, dtype=np.bool_)
+    without[used] = r[used] <= 0
+    if not merge(network, without)[1]:
+        return r, 0.0
     least = float(r[used].max()) * SMALLEST_SHARE
-    low = used[r[used] < least]
-    return np.maximum(r, least), least * len(low)
+    return np.where(without, least, r), least * int(without.sum())
 
 
 def least_flow(
@@ -117,18 +121,38 @@ def least_flow(
 
     Forcing f_e to zero raises the sum by |f_e|^2 / H_ee and changes the flow by -H_.e f_e / H_ee.
     """
-    inner = np.setdiff1d(np.unique(node), node[network.slack_buses[:1]])
-    row = np.full(network.bus_count, len(inner))
-    row[inner] = np.arange(len(inner))
-    incidence = np.zeros((len(inner) + 1, len(used)))
-    incidence[row[node[network.feeder.from_bus[used]]], np.arange(len(used))] -= 1.0
-    incidence[row[node[network.feeder.to_bus[used]]], np.arange(len(used))] += 1.0
-    incidence = incidence[:-1]
+    way = _ways(network, node, used)
+    start, end = node[network.feeder.from_bus[used]], node[network.feeder.to_bus[used]]
+    # Along the tree to the start, over the branch, back from the end: nothing is left of a branch of the tree itself.
+    loops = way[start] - way[end] + np.eye(len(used))
+    loops = loops[np.abs(loops).max(axis=1) > 0].T
     total = np.zeros(network.bus_count, dtype=load.dtype)
     np.add.at(total, node, load)
-    ohm = r[used]
-    across = incidence.T @ np.linalg.inv((incidence / ohm) @ incidence.T)
-    return (across @ total[inner]) / ohm, np.diag(1 / ohm) - (across @ incidence) / np.outer(ohm, ohm)
+    flow = way.T @ total
+    ohm = r[used][:, None]
+    answer = loops @ np.linalg.solve(loops.T @ (ohm * loops), loops.T)
+    return flow - answer @ (ohm[:, 0] * flow), answer
+
+
+def _ways(network: FeederNetwork, node: IntArray, used: IntArray) -> FloatArray:
+    """Return the way from the substations to every node in some tree, (n, u): +1 along a branch, -1 against it."""
+    start, end = node[network.feeder.from_bus[used]].tolist(), node[network.feeder.to_bus[used]].tolist()
+    at: dict[int, list[int]] = {}
+    for e, (a, b) in enumerate(zip(start, end, strict=True)):
+        at.setdefault(a, []).append(e)
+        at.setdefault(b, []).append(e)
+    way = np.zeros((network.bus_count, len(used)))
+    root = int(node[network.slack_buses[0]])
+    queue, seen = [root], {root}
+    for here in queue:
+        for e in at.get(here, []):
+            there = end[e] if start[e] == here else start[e]
+            if there not in seen:
+                seen.add(there)
+                queue.append(there)
+                way[there] = way[here]
+                way[there, e] = 1.0 if start[e] == here else -1.0
+    return way
 
 
 def _extra(network: FeederNetwork, node: IntArray, used: IntArray, r: FloatArray, x: FloatArray) -> Extra:
@@ -137,7 +161,7 @@ def _extra(network: FeederNetwork, node: IntArray, used: IntArray, r: FloatArray
     fed = node != node[network.slack_buses[0]]
     p, q = np.where(fed, p, 0.0), np.where(fed, q, 0.0)
     mu = min(q.sum() / p.sum(), 1.0)
-    mean, error = _raised(np.sqrt(r * x), used)
+    mean, error = _raised(network, node, used, np.sqrt(r * x))
     constant = 0.0
     for tau in RATIOS:
         part = np.minimum(q, p / tau)
