@@ -34,7 +34,7 @@ PARTS = {
         "aggregate", "blocks", "correction", "covariance", "flow", "gauss_newton", "leaf", "measurements", "message",
         "places", "root",
     ),
-    "reconfiguration": ("exchange", "mesh", "opening", "score", "sensitivity", "splitting", "sweep", "trees"),
+    "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip
 """The modules that kernels are made of."""
 

@@ -11,8 +11,9 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from flexmeter.reconfiguration.flow import check_radial
+from flexmeter.reconfiguration.loopsearch import least_losses, new_search, run
 from flexmeter.reconfiguration.network import BASE_VA, BoolArray, FeederNetwork
-from flexmeter.reconfiguration.splitting import least_losses, new_search, prepare_splitting, run
+from flexmeter.reconfiguration.splitting import prepare_splitting
 from flexmeter.reconfiguration.sweep import radial_losses
 from flexmeter.reconfiguration.trees import ENUMERATION_LIMIT, best_tree, log10_tree_count
 
@@ -60,7 +61,7 @@ def prove(
 ) -> Iterator[Bound]:
     """Yield bounds on the losses of all radial states, each better than the one before.
 
-    Few trees are all solved by load flow: exact, export included. Of many, branch and bound (see `splitting`) raises
+    Few trees are all solved by load flow: exact, export included. Of many, branch and bound (see `loopsearch`) raises
     the bound until the gap is `gap_percent` or `seconds` have passed on `clock`. It needs loads only; where power is
     fed in (or a capacitor raises the voltage) up to `enumeration_limit` trees are solved, and beyond the yielded bound
     says that none is known. Limits on voltage and current are left out: the bound holds with them, too.
@@ -102,7 +103,7 @@ def _by_enumeration(network: FeederNetwork, losses_w: float) -> Bound:
 def _by_splitting(
     network: FeederNetwork, closed: BoolArray, clock: Callable[[], float], deadline: float, gap_percent: float
 ) -> Iterator[Bound]:
-    """Raise the limit below which no state exists, half the gap at a time; parts that meet at substations apart."""
+    """Raise the limit below which no state exists; parts that only meet at substations are proven apart."""
     check_radial(network, closed)
     parts = [_Part(part, state) for part, state in parts_of(network, closed)]
     losses = sum(part.losses for part in parts)
@@ -117,7 +118,7 @@ def _by_splitting(
         )
         if gap <= goal:
             return
-        gap = max(gap / 2.0, goal)
+        gap = max(gap / 4.0, goal)
         for part in parts:
             if not part.search_below(part.losses * (1.0 - gap), clock, deadline):
                 return
