@@ -118,7 +118,7 @@ def _by_splitting(
         )
         if gap <= goal:
             return
-        gap = max(gap / 4.0, goal)
+        gap = gap / 4.0 if gap > 6.0 * goal else goal
         for part in parts:
             if not part.search_below(part.losses * (1.0 - gap), clock, deadline):
                 return
