@@ -54,7 +54,8 @@ def may_publish(who: Identity) -> tuple[str, ...]:
         case "service":
             return (*own_topics, f"{base}/se/+/+", f"{base}/alert/{who.name}/+")
         case "topology":
-            return (*own_topics, f"{base}/topology/+", f"{base}/alert/{who.name}/+")
+            verdicts = (f"{base}/+/cmd/approve/+", f"{base}/+/cmd/reject/+")
+            return (*own_topics, f"{base}/topology/+", f"{base}/alert/{who.name}/+", *verdicts)
         case "platform":
             return (f"{base}/#",)
 

@@ -31,9 +31,10 @@ Function = TypeVar("Function", bound=Callable[..., object])
 PARTS = {
     "powerflow": ("lanes", "sweep"),
     "estimation": (
-        "aggregate", "blocks", "correction", "covariance", "flow", "gauss_newton", "leaf", "measurements", "message", "places", "root",
+        "aggregate", "blocks", "correction", "covariance", "flow", "gauss_newton", "leaf", "measurements", "message",
+        "places", "root",
     ),
-    "reconfiguration": ("exchange", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
+    "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip
 """The modules that kernels are made of."""
 
