@@ -11,11 +11,14 @@ from flexmeter.errors import Finding, MeasurementError, NotRadial
 from flexmeter.estimation.aggregate import REPORT, condition_reports
 from flexmeter.estimation.correction import ABOVE, condition_answer
 from flexmeter.estimation.covariance import Wanted
+from flexmeter.estimation.deviations import Deviations
 from flexmeter.estimation.estimate import Answer, Estimate, Reports
 from flexmeter.estimation.forecast import Forecast, default_forecast
-from flexmeter.estimation.gauss_newton import EstimatorModel, estimate_blocks, work_size
+from flexmeter.estimation.gauss_newton import Solution, estimate_blocks
+from flexmeter.estimation.intake import Readings
 from flexmeter.estimation.layout import lay_out
 from flexmeter.estimation.measurements import Meter, check_readings, count_bad
+from flexmeter.estimation.model import EstimatorModel, work_size
 from flexmeter.grid.model import Symmetry
 from flexmeter.powerflow.lanes import FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.network import Network
@@ -137,47 +140,59 @@ class Estimator:
         as state) by Gauss-Newton with elimination on the tree: docs/methods/estimation.md.
         """
         z, s = self._readings(value, sigma, check)
-        n_scenario = z.shape[1] if z.shape[0] or reports is None else reports.value.shape[2]
-        angle = _angles(source_angle_rad, n_scenario)
-        report = self._reports(reports, n_scenario)
-        above = self._above(answer, n_scenario)
-        tree, network = self.layout.tree, self.network
-        spine_v = np.empty((3 * tree.n_spine, n_scenario), complex)
-        edge_a = np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
-        aggregate_a = np.empty((3 * len(network.aggregates), n_scenario), complex)
-        node_v = np.empty((len(network.nodes), n_scenario), complex)
-        iterations, j = np.empty(n_scenario, np.int64), np.empty(n_scenario)
-        helped = np.empty((3, n_scenario))
-        n = n_scenario if covariance else 0
-        node_sigma, leaf_sigma = np.empty((len(network.nodes), n)), np.empty((3 * tree.n_leaf, n))
-        flow_sigma, head = np.empty((len(self.layout.flow_row), n)), np.empty((81, n))
-        nine = np.empty((81 * len(network.aggregates), n))
+        n = z.shape[1] if z.shape[0] or reports is None else reports.value.shape[2]
+        angle_re, angle_im = _angles(source_angle_rad, n)
+        readings = Readings(z, s, self._reports(reports, n), angle_re, angle_im, self._above(answer, n))
+        solution, deviations = self._solution(n), self._deviations(n if covariance else 0)
+        node_v = np.empty((len(self.network.nodes), n), complex)
 
         def run(first: int, last: int) -> None:
+            w = np.zeros(work_size(self._model))
             estimate_blocks(
-                first, last, np.zeros(work_size(self._model)), self._model, z, s, report, angle[0], angle[1],
-                tolerance_pu, max_iterations, spine_v, edge_a, aggregate_a, iterations, j, helped, above,
-                covariance, self._wanted, node_sigma, leaf_sigma, flow_sigma, head, nine,
-            )  # fmt: skip
-            expand_blocks(first, last, *self._node_map, spine_v, edge_a, node_v)
+                first, last, w, self._model, self._wanted, readings, tolerance_pu, max_iterations, solution, deviations
+            )
+            expand_blocks(first, last, *self._node_map, solution.spine_v, solution.edge_a, node_v)
 
-        share_blocks(run, block_count(n_scenario), threads)
-        observable = helped == 0.0
+        share_blocks(run, block_count(n), threads)
+        observable = solution.helped == 0.0
         return Estimate(
             layout=self.layout,
             voltage_v=node_v,
-            sigma_voltage_v=node_sigma,
-            objective=j,
+            sigma_voltage_v=deviations.node,
+            objective=solution.objective,
             degrees_of_freedom=self._degrees(z, reports, observable),
-            iterations=iterations,
+            iterations=solution.iterations,
             head_observable=observable,
-            aggregate_covariance=nine.reshape(len(network.aggregates), 9, 9, n),
-            spine_v=spine_v,
-            edge_a=edge_a,
-            aggregate_a=aggregate_a,
-            _leaf_sigma=leaf_sigma,
-            _flow_sigma=flow_sigma,
-            _head_covariance=head,
+            aggregate_covariance=deviations.aggregate.reshape(
+                len(self.network.aggregates), 9, 9, n if covariance else 0
+            ),
+            spine_v=solution.spine_v,
+            edge_a=solution.edge_a,
+            aggregate_a=solution.aggregate_a,
+            _leaf_sigma=deviations.leaf,
+            _flow_sigma=deviations.flow,
+            _head_covariance=deviations.head,
+        )
+
+    def _solution(self, n_scenario: int) -> Solution:
+        tree, n = self.layout.tree, n_scenario
+        return Solution(
+            spine_v=np.empty((3 * tree.n_spine, n), complex),
+            edge_a=np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n), complex),  # a leaf is read as one of three rows
+            aggregate_a=np.empty((3 * len(self.network.aggregates), n), complex),
+            iterations=np.empty(n, np.int64),
+            objective=np.empty(n),
+            helped=np.empty((3, n)),
+        )
+
+    def _deviations(self, n_scenario: int) -> Deviations:
+        layout, n = self.layout, n_scenario
+        return Deviations(
+            node=np.empty((len(self.network.nodes), n)),
+            leaf=np.empty((3 * layout.tree.n_leaf, n)),
+            flow=np.empty((len(layout.flow_row), n)),
+            head=np.empty((81, n)),
+            aggregate=np.empty((81 * len(self.network.aggregates), n)),
         )
 
     def _readings(self, value: ArrayLike, sigma: ArrayLike, check: bool) -> tuple[FloatArray, FloatArray]:

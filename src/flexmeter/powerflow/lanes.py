@@ -31,7 +31,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 PARTS = {
     "powerflow": ("lanes", "sweep"),
     "estimation": (
-        "aggregate", "blocks", "correction", "covariance", "flow", "gauss_newton", "leaf", "message", "places", "root",
+        "aggregate", "blocks", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton", "intake",
+        "leaf", "message", "model", "passes", "places", "root", "start",
     ),
 }  # fmt: skip
 """The modules that kernels are made of."""
