@@ -11,9 +11,10 @@ from flexmeter.errors import Finding, MeasurementError
 from flexmeter.estimation.flow import ACTIVE, CURRENT, REACTIVE
 from flexmeter.estimation.measurements import Meter, describe
 from flexmeter.grid.model import PHASES
+from flexmeter.powerflow.injections import is_aggregate
 from flexmeter.powerflow.lanes import FloatArray, IntArray
 from flexmeter.powerflow.network import Network
-from flexmeter.powerflow.tree import Tree, is_aggregate, reduce_network, with_metering_points
+from flexmeter.powerflow.tree import Tree, reduce_network, with_metering_points
 
 _KINDS = {"active_power": ACTIVE, "reactive_power": REACTIVE, "current": CURRENT}
 _LEAF = {"active_power": 0, "reactive_power": 1, "voltage": 2}

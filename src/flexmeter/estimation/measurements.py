@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import Finding
+from flexmeter.powerflow.injections import is_aggregate
 from flexmeter.powerflow.lanes import FloatArray, kernel
 from flexmeter.powerflow.network import Network
-from flexmeter.powerflow.tree import is_aggregate
 
 Quantity = Literal["voltage", "active_power", "reactive_power", "current"]
 Place = Literal["load", "bus", "branch_from", "branch_to", "head"]
