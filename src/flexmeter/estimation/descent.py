@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from flexmeter.estimation.aggregate import AGGREGATE, aggregate_objective, move_aggregate
+from flexmeter.estimation.border import close_ties, factor_border
 from flexmeter.estimation.flow import FLOW, flow_objective
 from flexmeter.estimation.leaf import DI, DV, LEAF, I, V, leaf_objective
 from flexmeter.estimation.message import step_shunt
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.passes import messages_up, steps_down
+from flexmeter.estimation.phasor import solve_wide_root, spread_objective
 from flexmeter.estimation.places import BUS, BUS_DJ, BUS_DV, BUS_J, BUS_V
 from flexmeter.estimation.root import prior_objective, solve_root
 from flexmeter.powerflow.lanes import (
@@ -41,8 +43,10 @@ def objective(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> floa
         bus = at.bus + BUS * k
         v, j, dv, dj = bus + BUS_V, bus + BUS_J, bus + BUS_DV, bus + BUS_DJ
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
-            here, kind, phase = at.flow + FLOW * flow, m.flow_kind[flow], m.flow_phase[flow]
-            total = total + flow_objective(w, here, kind, phase, v, j, dv, dj, step)
+            here, kind, phase, minus = at.flow + FLOW * flow, m.flow_kind[flow], m.flow_phase[flow], m.flow_minus[flow]
+            total = total + flow_objective(w, here, kind, phase, minus, v, j, dv, dj, step)
+    if m.phasors:
+        total = total + spread_objective(w, at, m.symmetry, step)
     return total
 
 
@@ -100,8 +104,14 @@ def iterate(
     after = splat(0.0)
     for iteration in range(1, max_iterations + 1):
         messages_up(w, at, m)
-        solve_root(w, at.bus, at.root, m.nominal[0], m.symmetry)
+        if m.phasors:
+            solve_wide_root(w, at, m.nominal[0], m.symmetry)
+        else:
+            solve_root(w, at.bus, at.root, m.nominal[0], m.symmetry)
         steps_down(w, at, m)
+        if len(m.ties.one) > 0:
+            factor_border(w, at, m)
+            close_ties(w, at, m)
         step, after = damped_step(w, at, m)
         moved = move(w, at, m, step)
         finished = True

@@ -18,7 +18,7 @@ import numpy as np
 
 from flexmeter.errors import Finding, GridError, NotRadial
 from flexmeter.grid.impedance import sequence_to_phase
-from flexmeter.grid.model import PHASES, Grid, Symmetry
+from flexmeter.grid.model import PHASES, Grid, Line, Symmetry
 from flexmeter.grid.topology import Branch
 from flexmeter.powerflow.edges import Edges, depth_first
 from flexmeter.powerflow.injections import list_injections
