@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flexmeter.estimation.aggregate import AGGREGATE, aggregate_objective, move_aggregate
 from flexmeter.estimation.border import close_ties, factor_border
-from flexmeter.estimation.flow import FLOW, flow_objective
-from flexmeter.estimation.leaf import DI, DV, LEAF, I, V, leaf_objective
+from flexmeter.estimation.flow import FLOW, flow_misfit
+from flexmeter.estimation.leaf import DI, DV, LEAF, I, V, leaf_objective, leaf_violation
 from flexmeter.estimation.message import step_shunt
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.passes import messages_up, steps_down
@@ -15,6 +15,7 @@ from flexmeter.estimation.root import prior_objective, solve_root
 from flexmeter.powerflow.lanes import (
     FloatArray,
     IntArray,
+    inlined,
     lane,
     largest,
     load,
@@ -28,6 +29,8 @@ from flexmeter.powerflow.sweep import larger
 
 HALVINGS = 12
 """A step is halved at most this often before it is taken as it is."""
+NEARER = 0.25
+"""The squared miss of exact readings falls at least to this part: the step counts as one towards them."""
 
 
 @routine
@@ -39,20 +42,42 @@ def objective(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> floa
     for k in range(len(m.aggregate_bus)):
         bus = at.bus + BUS * m.aggregate_bus[k]
         total = total + aggregate_objective(w, at.aggregate + AGGREGATE * k, bus, step)
-    for k in range(len(m.parent)):
-        bus = at.bus + BUS * k
-        v, j, dv, dj = bus + BUS_V, bus + BUS_J, bus + BUS_DV, bus + BUS_DJ
-        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
-            here, kind, phase, minus = at.flow + FLOW * flow, m.flow_kind[flow], m.flow_phase[flow], m.flow_minus[flow]
-            total = total + flow_objective(w, here, kind, phase, minus, v, j, dv, dj, step)
+    total = total + flow_misfits(w, at, m, step)[0]
     if m.phasors:
         total = total + spread_objective(w, at, m.symmetry, step)
     return total
 
 
+@inlined
+def flow_misfits(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> tuple[float, float]:
+    """Return the part of J of the meters on edges after a step, and by how much exact ones are missed, squared."""
+    total, missed = splat(0.0), splat(0.0)
+    for k in range(len(m.parent)):
+        bus = at.bus + BUS * k
+        v, j, dv, dj = bus + BUS_V, bus + BUS_J, bus + BUS_DV, bus + BUS_DJ
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here, kind, phase, minus = at.flow + FLOW * flow, m.flow_kind[flow], m.flow_phase[flow], m.flow_minus[flow]
+            part, off = flow_misfit(w, here, kind, phase, minus, v, j, dv, dj, step)
+            total, missed = total + part, missed + off
+    return total, missed
+
+
+@routine
+def violation(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> float:
+    """Return by how much exact readings are missed after a step, squared."""
+    total = flow_misfits(w, at, m, step)[1]
+    for leaf in range(len(m.leaf_plus)):
+        total = total + leaf_violation(w, at.leaf + LEAF * leaf, step)
+    return total
+
+
 @routine
 def damped_step(w: FloatArray, at: Places, m: EstimatorModel) -> tuple[float, float]:
-    """Return the step in (0, 1] that does not raise J (with the priors of this iteration), per lane, and J there."""
+    """Return the step in (0, 1] that does not raise J (with the priors of this iteration), per lane, and J there.
+
+    J may rise for a step that meets exact readings clearly better: a filter (R. Fletcher and S. Leyffer 2002,
+    doi:10.1007/s101070100244), since a step back to an exact reading usually costs something elsewhere.
+    """
     nominal = m.nominal[0]
     zero, step = splat(0.0), splat(1.0)
     before = objective(w, at, m, zero) + prior_objective(w, at.bus, at.root, nominal, m.symmetry, zero)
@@ -61,6 +86,9 @@ def damped_step(w: FloatArray, at: Places, m: EstimatorModel) -> tuple[float, fl
         after = objective(w, at, m, step)
         worse = after + prior_objective(w, at.bus, at.root, nominal, m.symmetry, step) - before
         worse = worse - before * 1e-9 - splat(1e-9)
+        if largest(where_positive(worse, worse, zero)) > 0.0:
+            nearer = violation(w, at, m, zero) * NEARER - violation(w, at, m, step)
+            worse = where_positive(nearer, zero, worse)
         # nan lanes have no say
         if halving == HALVINGS - 1 or not largest(where_positive(worse, worse, zero)) > 0.0:
             break

@@ -159,7 +159,7 @@ class Estimator:
         readings = Readings(z, s, self._reports(reports, n), angle_re, angle_im, self._above(answer, n))
         solution, deviations = self._solution(n), self._deviations(n if covariance else 0)
         node_v = np.empty((len(self.network.nodes), n), complex)
-        chosen = self._joint(joint, losses, n)
+        chosen, sign = self._joint(joint, losses, n)
 
         def run(first: int, last: int) -> None:
             w = np.zeros(work_size(self._model, len(chosen.bus) + len(chosen.losses)))
@@ -188,18 +188,20 @@ class Estimator:
             _leaf_sigma=deviations.leaf,
             _flow_sigma=deviations.flow,
             _head_covariance=deviations.head,
-            joint_covariance=chosen.covariance.reshape(len(joint), len(joint), n),
+            joint_covariance=chosen.covariance.reshape(len(joint), len(joint), n) * np.multiply.outer(sign, sign)[:, :, None],
             sigma_losses_w=chosen.losses[0] if losses else np.empty(0),
         )
 
-    def _joint(self, meters: Sequence[Meter], losses: bool, n_scenario: int) -> Joint:
+    def _joint(self, meters: Sequence[Meter], losses: bool, n_scenario: int) -> tuple[Joint, FloatArray]:
         layout, n = self.layout, len(meters)
         strange = tuple(describe(meter) for meter in meters if meter not in self._rows)
         if strange:
             text = "is not among the estimator's meters; a meter may be one without readings (nan)"
             raise MeasurementError([Finding("joint", strange, "id", text)], self.network.name)
-        bus, flow, leaf, part = places_of(layout, [int(layout.slot[self._rows[meter]]) for meter in meters])
-        return Joint(bus, flow, leaf, part, np.empty((n * n, n_scenario)), np.empty((int(losses), n_scenario)))
+        slots = [int(layout.slot[self._rows[meter]]) for meter in meters]
+        bus, flow, leaf, part, sign = places_of(layout, slots)
+        out = np.empty((n * n, n_scenario)), np.empty((int(losses), n_scenario))
+        return Joint(bus, flow, leaf, part, *out), sign
 
     def _solution(self, n_scenario: int) -> Solution:
         tree, n = self.layout.tree, n_scenario

@@ -193,10 +193,10 @@ def flow_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, scratch: int) ->
 
 
 @routine
-def flow_objective(
+def flow_misfit(
     w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int, j: int, dv: int, dj: int, step: float
-) -> float:
-    """Return the meter's part of J after a step."""
+) -> tuple[float, float]:
+    """Return the meter's part of J after a step, and by how much an exact reading is missed, squared."""
     v_re, v_im = across(w, v, phase, minus)
     j_re, j_im = across(w, j, phase, -1)
     dv_re, dv_im = across(w, dv, phase, minus)
@@ -204,8 +204,10 @@ def flow_objective(
     off = off_by(
         load(w, at + READING), kind, v_re + step * dv_re, v_im + step * dv_im, j_re + step * dj_re, j_im + step * dj_im
     )
-    variance = load(w, at + VARIANCE) * load(w, at + KNOWN)
-    return where_positive(variance, off * off / where_positive(variance, variance, splat(1.0)), splat(0.0))
+    known, variance = load(w, at + KNOWN), load(w, at + VARIANCE)
+    inexact = variance * known
+    part = where_positive(inexact, off * off / where_positive(inexact, inexact, splat(1.0)), splat(0.0))
+    return part, where_positive(variance, splat(0.0), off * off * known)
 
 
 @routine

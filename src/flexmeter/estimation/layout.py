@@ -219,17 +219,22 @@ def _leaf_rows(tree: Tree, slots: dict[Key, int]) -> IntArray:
     return rows
 
 
-def places_of(layout: Layout, slots: Sequence[int]) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Return for rows of combined readings the spine bus, the meter on its edge (or -1), the leaf and which quantity."""
+def places_of(
+    layout: Layout, slots: Sequence[int]
+) -> tuple[IntArray, IntArray, IntArray, IntArray, FloatArray]:
+    """Return for rows of combined readings the spine bus, the meter on its edge (or -1), the leaf, which quantity, sign."""
     flow_of = {int(row): flow for flow, row in enumerate(layout.flow_row)}
     leaf_of = {int(row): (leaf, part) for part, rows in enumerate(layout.leaf_rows) for leaf, row in enumerate(rows)}
     bus_of = np.repeat(np.arange(layout.tree.n_spine), np.diff(layout.tree.first_leaf))
-    result = []
+    places, signs = [], []
     for slot in slots:
         if slot in flow_of:
-            result.append((int(layout.flow_spine[flow_of[slot]]), flow_of[slot], -1, 0))
+            flow = flow_of[slot]
+            places.append((int(layout.flow_spine[flow]), flow, -1, 0))
+            signs.append(1.0 if layout.flow_kind[flow] == CURRENT_ANGLE else float(layout.flow_sign[flow]))
         else:
             leaf, part = leaf_of[slot]
-            result.append((int(bus_of[leaf]), -1, leaf, part))
-    bus, flow, leaves, parts = np.array(result, np.int64).reshape(-1, 4).T.copy()
-    return bus, flow, leaves, parts
+            places.append((int(bus_of[leaf]), -1, leaf, part))
+            signs.append(1.0)
+    bus, flows, leaves, parts = np.array(places, np.int64).reshape(-1, 4).T.copy()
+    return bus, flows, leaves, parts, np.array(signs)

@@ -230,16 +230,30 @@ def leaf_down(w: FloatArray, at: int, z: FloatArray, bus: int, phase: int, other
 
 
 @inlined
-def leaf_objective(w: FloatArray, at: int, step: float) -> float:
-    """Return the leaf's part of J after a step along its directions; exact readings (variance 0) have no part."""
+def misfits(w: FloatArray, at: int, step: float) -> tuple[float, float, float]:
+    """Return reading minus model of P, Q and |V| after a step along the leaf's directions."""
     v = (load(w, at + V) + step * load(w, at + DV), load(w, at + V + 1) + step * load(w, at + DV + 1))
     i = (load(w, at + I) + step * load(w, at + DI), load(w, at + I + 1) + step * load(w, at + DI + 1))
     p = load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])
     q = load(w, at + POWER + 1) - (v[1] * i[0] - v[0] * i[1])
-    u = load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
+    return p, q, load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
+
+
+@inlined
+def leaf_objective(w: FloatArray, at: int, step: float) -> float:
+    """Return the leaf's part of J after a step; exact readings (variance 0) have no part."""
+    p, q, u = misfits(w, at, step)
     total = u * u * load(w, at + WEIGHT)
     total = total + squared_over(p, load(w, at + POWER_VARIANCE))
     return total + squared_over(q, load(w, at + POWER_VARIANCE + 1))
+
+
+@inlined
+def leaf_violation(w: FloatArray, at: int, step: float) -> float:
+    """Return by how much exact readings are missed after a step, squared."""
+    p, q, _ = misfits(w, at, step)
+    total = where_positive(load(w, at + POWER_VARIANCE), splat(0.0), p * p)
+    return total + where_positive(load(w, at + POWER_VARIANCE + 1), splat(0.0), q * q)
 
 
 @inlined
