@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from flexmeter.estimation.layout import Layout
+from flexmeter.estimation.root import PRIOR
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.tree import Tree
@@ -91,6 +92,25 @@ class Estimate:
     def converged(self) -> np.ndarray:
         """(n_scenario,) whether the iteration reached its tolerance."""
         return np.asarray(self.iterations >= 0)
+
+    @cached_property
+    def observable(self) -> np.ndarray:
+        """(n_node, n_scenario) whether any voltage reading tells a node's voltage: sigma below half the prior's."""
+        nominal = self.network.nominal_v[self.network.node_bus][:, None]
+        return np.asarray(self.sigma_voltage_v < PRIOR / 2 * nominal)
+
+    def unobservable_nodes(self, scenario: int = 0) -> tuple[tuple[str, str], ...]:
+        """(bus, phase) whose voltage no reading tells in a scenario; what rests on forecasts: `observability`."""
+        return tuple(self.network.nodes[node] for node in np.flatnonzero(~self.observable[:, scenario]))
+
+    @property
+    def status(self) -> tuple[str, ...]:
+        """(n_scenario,) `converged`, `partly observable` (a head voltage nothing tells), or `not converged`."""
+        seen = self.head_observable.all(axis=0)
+        return tuple(
+            "not converged" if not done else "converged" if whole else "partly observable"
+            for done, whole in zip(self.converged, seen, strict=True)
+        )
 
     @cached_property
     def injection_a(self) -> ComplexArray:

@@ -30,6 +30,9 @@ from flexmeter.powerflow.sweep import expand_blocks
 SYMMETRIES: tuple[Symmetry, ...] = ("free", "no_zero_sequence", "balanced")
 """What is known of the head voltages, numbered as in `root.set_basis`."""
 
+_ROWS = np.empty(0, np.int64)
+NOTHING_JOINT = Joint(_ROWS, _ROWS, _ROWS, _ROWS, np.empty((0, 1)), np.empty((0, 1))), np.empty(0)
+
 PHASE_TURN = np.exp(-2j * np.pi / 3 * np.arange(3))
 
 
@@ -188,11 +191,13 @@ class Estimator:
             _leaf_sigma=deviations.leaf,
             _flow_sigma=deviations.flow,
             _head_covariance=deviations.head,
-            joint_covariance=chosen.covariance.reshape(len(joint), len(joint), n) * np.multiply.outer(sign, sign)[:, :, None],
+            joint_covariance=_signed(chosen.covariance, sign, n),
             sigma_losses_w=chosen.losses[0] if losses else np.empty(0),
         )
 
     def _joint(self, meters: Sequence[Meter], losses: bool, n_scenario: int) -> tuple[Joint, FloatArray]:
+        if not meters and not losses:
+            return NOTHING_JOINT
         layout, n = self.layout, len(meters)
         strange = tuple(describe(meter) for meter in meters if meter not in self._rows)
         if strange:
@@ -277,6 +282,14 @@ class Estimator:
         known = (~np.isnan(z[rows])).sum(0) - (1 if self.network.symmetry == "balanced" else observable.sum(0))
         known -= (~np.isnan(z[self._phasor_rows])).any(0)  # the turn of the head voltages
         return np.asarray(known if reports is None else known + (~np.isnan(reports.value[:, :3])).sum((0, 1)))
+
+
+def _signed(covariance: FloatArray, sign: FloatArray, n_scenario: int) -> FloatArray:
+    """Return (n, n, n_scenario) the joint covariance in the branches' own directions."""
+    n = len(sign)
+    if n == 0:
+        return np.empty((0, 0, n_scenario))
+    return np.asarray(covariance.reshape(n, n, n_scenario) * np.multiply.outer(sign, sign)[:, :, None])
 
 
 def _angles(angle: ArrayLike | None, n_scenario: int) -> tuple[FloatArray, FloatArray]:
