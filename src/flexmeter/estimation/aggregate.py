@@ -14,6 +14,7 @@ K; missing powers are widened to the forecast's variance before this.
 from __future__ import annotations
 
 from flexmeter.estimation.blocks import BLOCK, add, apply, multiply, multiply_transposed
+from flexmeter.estimation.leaf import power_after, powered_current
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R, BUS_V
 from flexmeter.powerflow.lanes import (
     FloatArray,
@@ -146,11 +147,10 @@ def misfit(w: FloatArray, at: int, v: int, step: float, dv: int) -> None:
             load(w, v + 2 * q) + step * load(w, dv + 2 * q),
             load(w, v + 2 * q + 1) + step * load(w, dv + 2 * q + 1),
         )
-        i_re = load(w, at + CURRENT + 2 * q) + step * load(w, at + STEP + 2 * q)
-        i_im = load(w, at + CURRENT + 2 * q + 1) + step * load(w, at + STEP + 2 * q + 1)
+        p, r = power_after(w, v + 2 * q, at + CURRENT + 2 * q, dv + 2 * q, at + STEP + 2 * q, step)
         store(w, at + OFF_V + q, load(w, at + Z_V + q) - square_root(re * re + im * im))
-        store(w, at + OFF_S + 2 * q, load(w, at + Z_S + 2 * q) - (re * i_re + im * i_im))
-        store(w, at + OFF_S + 2 * q + 1, load(w, at + Z_S + 2 * q + 1) - (im * i_re - re * i_im))
+        store(w, at + OFF_S + 2 * q, load(w, at + Z_S + 2 * q) - p)
+        store(w, at + OFF_S + 2 * q + 1, load(w, at + Z_S + 2 * q + 1) - r)
     for i in range(6):
         lean = load(w, at + OFF_S + i)
         for j in range(3):
@@ -238,10 +238,15 @@ def aggregate_objective(w: FloatArray, at: int, bus: int, step: float) -> float:
 
 
 @inlined
-def move_aggregate(w: FloatArray, at: int, step: float) -> None:
-    """Take the step."""
-    for k in range(6):
-        store(w, at + CURRENT + k, load(w, at + CURRENT + k) + step * load(w, at + STEP + k))
+def move_aggregate(w: FloatArray, at: int, bus: int, step: float) -> None:
+    """Take the step (call before V moves); leave in STEP what the current differs from it, as `move_leaf`."""
+    for q in range(3):
+        i, di = at + CURRENT + 2 * q, at + STEP + 2 * q
+        re, im = powered_current(w, bus + BUS_V + 2 * q, i, bus + BUS_DV + 2 * q, di, step)
+        store(w, di, re - load(w, i) - step * load(w, di))
+        store(w, di + 1, im - load(w, i + 1) - step * load(w, di + 1))
+        store(w, i, re)
+        store(w, i + 1, im)
 
 
 @inlined

@@ -15,7 +15,7 @@ from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.border import close_ties, start_ties
 from flexmeter.estimation.correction import correct_root
 from flexmeter.estimation.covariance import Wanted
-from flexmeter.estimation.descent import iterate, move
+from flexmeter.estimation.descent import iterate, move, solve_step
 from flexmeter.estimation.deviations import Deviations, write_deviations
 from flexmeter.estimation.flow import FLOW, RHO
 from flexmeter.estimation.joint import Joint, write_joint
@@ -91,6 +91,9 @@ def estimate_blocks(
         for k in range(count):
             solution.iterations[start + k] = -1
         iterate(w, at, m, tolerance, max_iterations, start, count, solution.iterations, solution.objective)
+        more = len(joint.bus) + len(joint.losses)
+        if len(readings.above) > 0 or deviations.head.shape[1] > 0 or more > 0:
+            solve_step(w, at, m)  # the factor at the solution
         if len(readings.above) > 0:
             correct(w, at, m, readings.above, start, count)
         write_solution(w, at, m, solution, start, count)

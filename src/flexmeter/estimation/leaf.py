@@ -230,30 +230,60 @@ def leaf_down(w: FloatArray, at: int, z: FloatArray, bus: int, phase: int, other
 
 
 @inlined
-def misfits(w: FloatArray, at: int, step: float) -> tuple[float, float, float]:
-    """Return reading minus model of P, Q and |V| after a step along the leaf's directions."""
-    v = (load(w, at + V) + step * load(w, at + DV), load(w, at + V + 1) + step * load(w, at + DV + 1))
-    i = (load(w, at + I) + step * load(w, at + DI), load(w, at + I + 1) + step * load(w, at + DI + 1))
-    p = load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])
-    q = load(w, at + POWER + 1) - (v[1] * i[0] - v[0] * i[1])
-    return p, q, load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
+def power_after(w: FloatArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
+    """Return P and Q after a step, without the product of the two changes: see `powered_current`."""
+    v_re, v_im = load(w, v), load(w, v + 1)
+    i_re, i_im = load(w, i), load(w, i + 1)
+    dv_re, dv_im = step * load(w, dv), step * load(w, dv + 1)
+    di_re, di_im = step * load(w, di), step * load(w, di + 1)
+    p = v_re * (i_re + di_re) + v_im * (i_im + di_im) + dv_re * i_re + dv_im * i_im
+    q = v_im * (i_re + di_re) - v_re * (i_im + di_im) + dv_im * i_re - dv_re * i_im
+    return p, q
+
+
+@inlined
+def powered_current(w: FloatArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
+    """Return the current that draws `power_after` at V + step dV.
+
+    A step is linear in the powers rather than in the currents: a power known well is then met at once, however far
+    the step goes.
+    """
+    p, q = power_after(w, v, i, dv, di, step)
+    re, im = load(w, v) + step * load(w, dv), load(w, v + 1) + step * load(w, dv + 1)
+    inverse2 = splat(1.0) / (re * re + im * im)
+    i_re = where_positive(step, (p * re + q * im) * inverse2, load(w, i))  # no step changes not even the last digit
+    i_im = where_positive(step, (p * im - q * re) * inverse2, load(w, i + 1))
+    return i_re, i_im
 
 
 @inlined
 def leaf_objective(w: FloatArray, at: int, step: float) -> float:
     """Return the leaf's part of J after a step; exact readings (variance 0) have no part."""
-    p, q, u = misfits(w, at, step)
+    v = (load(w, at + V) + step * load(w, at + DV), load(w, at + V + 1) + step * load(w, at + DV + 1))
+    p, q = power_after(w, at + V, at + I, at + DV, at + DI, step)
+    u = load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
     total = u * u * load(w, at + WEIGHT)
-    total = total + squared_over(p, load(w, at + POWER_VARIANCE))
-    return total + squared_over(q, load(w, at + POWER_VARIANCE + 1))
+    total = total + squared_over(load(w, at + POWER) - p, load(w, at + POWER_VARIANCE))
+    return total + squared_over(load(w, at + POWER + 1) - q, load(w, at + POWER_VARIANCE + 1))
 
 
 @inlined
 def leaf_violation(w: FloatArray, at: int, step: float) -> float:
-    """Return by how much exact readings are missed after a step, squared."""
-    p, q, _ = misfits(w, at, step)
+    """Return by how much exact readings of power are missed after a step, squared."""
+    p, q = power_after(w, at + V, at + I, at + DV, at + DI, step)
+    p, q = load(w, at + POWER) - p, load(w, at + POWER + 1) - q
     total = where_positive(load(w, at + POWER_VARIANCE), splat(0.0), p * p)
     return total + where_positive(load(w, at + POWER_VARIANCE + 1), splat(0.0), q * q)
+
+
+@inlined
+def move_leaf(w: FloatArray, at: int, step: float) -> None:
+    """Take the step; leave in DI what the current differs from V + step dV and I + step dI for its powers' sake."""
+    i = powered_current(w, at + V, at + I, at + DV, at + DI, step)
+    for q in range(2):
+        store(w, at + V + q, load(w, at + V + q) + step * load(w, at + DV + q))
+        store(w, at + DI + q, i[q] - load(w, at + I + q) - step * load(w, at + DI + q))
+        store(w, at + I + q, i[q])
 
 
 @inlined

@@ -51,6 +51,27 @@ def follow(w: FloatArray, at: Places, m: EstimatorModel, k: int, place: int, abo
 
 
 @inlined
+def sum_up(w: FloatArray, at: Places, m: EstimatorModel, k: int, place: int) -> None:
+    """Add a bus's current to its parent's, through the transformer if there is one."""
+    up = at.bus + BUS * m.parent[k] + place
+    if m.has_transfer[k]:
+        apply_transposed_constant(w, at.scratch, m.transfer[k], at.bus + BUS * k + place)
+        add(w, up, at.scratch, 6)
+    else:
+        add(w, up, at.bus + BUS * k + place, 6)
+
+
+@inlined
+def follow_edge(w: FloatArray, at: Places, m: EstimatorModel, k: int, v: int, j: int) -> None:
+    """Write V = T V_parent - Z J of a bus, v and j the places of V and J."""
+    follow(w, at, m, k, v, at.bus + BUS * m.parent[k] + v)
+    bus = at.bus + BUS * k
+    apply_constant(w, at.scratch, m.impedance[k], bus + j)
+    for q in range(6):
+        store(w, bus + v + q, load(w, bus + v + q) - load(w, at.scratch + q))
+
+
+@inlined
 def leaf_voltage(w: FloatArray, at: Places, m: EstimatorModel, k: int, leaf: int, place: int) -> tuple[float, float]:
     """Return the bus voltage between the leaf's phases."""
     v = at.bus + BUS * k + place
@@ -94,24 +115,15 @@ def start_currents(w: FloatArray, at: Places, m: EstimatorModel) -> None:
                 store(w, j, load(w, j) - i_re)
                 store(w, j + 1, load(w, j + 1) - i_im)
         if k > 0:
-            up = at.bus + BUS * m.parent[k] + BUS_J
-            if m.has_transfer[k]:
-                apply_transposed_constant(w, at.scratch, m.transfer[k], bus + BUS_J)
-                add(w, up, at.scratch, 6)
-            else:
-                add(w, up, bus + BUS_J, 6)
+            sum_up(w, at, m, k, BUS_J)
 
 
 @routine
 def settle_voltages(w: FloatArray, at: Places, m: EstimatorModel) -> None:
     """Set all voltages to those that follow from the root's voltage and the currents."""
     for k in range(len(m.parent)):
-        bus = at.bus + BUS * k
         if k > 0:
-            follow(w, at, m, k, BUS_V, at.bus + BUS * m.parent[k] + BUS_V)
-            apply_constant(w, at.scratch, m.impedance[k], bus + BUS_J)
-            for q in range(6):
-                store(w, bus + BUS_V + q, load(w, bus + BUS_V + q) - load(w, at.scratch + q))
+            follow_edge(w, at, m, k, BUS_V, BUS_J)
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             here = at.leaf + LEAF * leaf
             re, im = leaf_voltage(w, at, m, k, leaf, BUS_V)
