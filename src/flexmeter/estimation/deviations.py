@@ -8,6 +8,7 @@ from flexmeter.estimation.aggregate import AGGREGATE, CURRENT
 from flexmeter.estimation.aggregate import A as MESSAGE_A
 from flexmeter.estimation.aggregate import R as MESSAGE_R
 from flexmeter.estimation.blocks import apply_transposed_constant, clear, copy
+from flexmeter.estimation.border import amend, store_columns
 from flexmeter.estimation.correction import corrected_psi, head_joint
 from flexmeter.estimation.covariance import (
     COV_ABOVE,
@@ -24,7 +25,6 @@ from flexmeter.estimation.covariance import (
     leaf_node_sigma,
     leaf_sigmas,
     root_of,
-    root_psi,
     spine_node_sigma,
     write_nine,
 )
@@ -32,6 +32,7 @@ from flexmeter.estimation.flow import FLOW, H_J, H_V, flow_psi, quadratic_form
 from flexmeter.estimation.leaf import LEAF
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J, BUS_V
+from flexmeter.estimation.response import psi_of_root
 from flexmeter.powerflow.lanes import FloatArray, inlined, load, put, routine, store
 
 
@@ -63,39 +64,62 @@ def flow_variance(w: FloatArray, at: Places, m: EstimatorModel, k: int, here: in
 
 
 @routine
+def prepare_root(
+    w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, tied: bool, start: int, count: int
+) -> None:
+    """Write Psi of the root, and the covariances of its current, over the factor."""
+    vv, vl, ll = at.scratch, at.scratch + 36, at.scratch + 72
+    if tied:
+        store_columns(w, at, m, len(above) > 0)
+    psi_of_root(w, at, m, vv)
+    clear(w, vl, 72)
+    if len(above) > 0 and not tied:
+        corrected_psi(w, at.correction, vv, vl, ll, above, start, count)
+    head_joint(w, at.bus, vv, vl, ll, at.head_joint, at.head_joint + 36, at.scratch + 180)
+    copy(w, at.bus + COV_VV, vv, 36)
+    copy(w, at.bus + COV_VL, vl, 36)
+    copy(w, at.bus + COV_LL, ll, 36)
+
+
+@inlined
+def write_bus(w: FloatArray, at: Places, m: EstimatorModel, k: int, out: Deviations, start: int, count: int) -> None:
+    """Write the standard deviations of the meters on the edge into a bus, and of its leaves."""
+    bus = at.bus + BUS * k
+    for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+        variance = flow_variance(w, at, m, k, at.flow + FLOW * flow, at.head_joint, at.head_joint + 36)
+        put(out.flow, flow, start, count, root_of(variance))
+    for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+        here = at.leaf + LEAF * leaf
+        leaf_covariance(w, here, bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
+        p, q, v = leaf_sigmas(w, here, bus, m.leaf_z[leaf], m.leaf_plus[leaf], m.leaf_minus[leaf])
+        put(out.leaf, 3 * leaf, start, count, p)
+        put(out.leaf, 3 * leaf + 1, start, count, q)
+        put(out.leaf, 3 * leaf + 2, start, count, v)
+
+
+@routine
 def write_deviations(
     w: FloatArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, out: Deviations,
     start: int, count: int,
 ) -> None:  # fmt: skip
     """Root to leaf once more: standard deviations of nodes and leaves, joint 9x9 of the head and of aggregates."""
-    n = len(m.parent)
-    vv, vl, ll, a, r = at.scratch, at.scratch + 36, at.scratch + 72, at.scratch + 108, at.scratch + 144
-    root_psi(w, at.root, vv)
-    clear(w, vl, 72)
-    if len(above) > 0:
-        corrected_psi(w, at.correction, vv, vl, ll, above, start, count)
-    head_joint(w, at.bus, vv, vl, ll, a, r, at.scratch + 180)
-    write_nine(w, at.bus + BUS_V, at.bus + BUS_J, vv, a, r, at.scratch + 180, out.head, 0, start, count)
-    copy(w, at.bus + COV_VV, vv, 36)
-    copy(w, at.bus + COV_VL, vl, 36)
-    copy(w, at.bus + COV_LL, ll, 36)
+    n, tied = len(m.parent), len(m.ties.one) > 0
+    prepare_root(w, at, m, above, tied, start, count)
     for k in range(n):
         bus = at.bus + BUS * k
         if k > 0:
             up = at.bus + BUS * m.parent[k]
             cross_covariance(w, bus, up, m.impedance[k], m.transfer[k], m.has_transfer[k], at.scratch)
-        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
-            variance = flow_variance(w, at, m, k, at.flow + FLOW * flow, a, r)
-            put(out.flow, flow, start, count, root_of(variance))
         for flow in range(m.first_flow[k + 1] - 1, m.first_flow[k] - 1, -1):
             flow_psi(w, at.flow + FLOW * flow, bus + COV_VV, bus + COV_VL, bus + COV_LL, at.scratch)
-        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
-            here = at.leaf + LEAF * leaf
-            leaf_covariance(w, here, bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
-            p, q, v = leaf_sigmas(w, here, bus, m.leaf_z[leaf], m.leaf_plus[leaf], m.leaf_minus[leaf])
-            put(out.leaf, 3 * leaf, start, count, p)
-            put(out.leaf, 3 * leaf + 1, start, count, q)
-            put(out.leaf, 3 * leaf + 2, start, count, v)
+        if not tied:
+            write_bus(w, at, m, k, out, start, count)
+    if tied:
+        amend(w, at, m, above, start, count)
+        for k in range(n):
+            write_bus(w, at, m, k, out, start, count)
+    a, r = at.head_joint, at.head_joint + 36
+    write_nine(w, at.bus + BUS_V, at.bus + BUS_J, at.bus + COV_VV, a, r, at.scratch, out.head, 0, start, count)
     for k in range(len(m.aggregate_bus)):
         here, bus = at.aggregate + AGGREGATE * k, at.bus + BUS * m.aggregate_bus[k]
         one, two, three = at.scratch, at.scratch + 36, at.scratch + 72

@@ -12,16 +12,21 @@ from typing import NamedTuple
 from flexmeter.estimation.aggregate import AGGREGATE, CURRENT
 from flexmeter.estimation.aggregate import B as MESSAGE_B
 from flexmeter.estimation.blocks import clear
+from flexmeter.estimation.border import close_ties, start_ties
 from flexmeter.estimation.correction import correct_root
 from flexmeter.estimation.covariance import Wanted
-from flexmeter.estimation.descent import iterate, move, solve_step
+from flexmeter.estimation.descent import factorise, iterate
 from flexmeter.estimation.deviations import Deviations, write_deviations
 from flexmeter.estimation.flow import FLOW, RHO
 from flexmeter.estimation.intake import Readings, read_flows, read_meters
+from flexmeter.estimation.joint import Joint, write_joint
 from flexmeter.estimation.leaf import LEAF, B, I
 from flexmeter.estimation.model import EstimatorModel, Places, places
+from flexmeter.estimation.move import move
 from flexmeter.estimation.passes import steps_down
+from flexmeter.estimation.phasor import free_angles
 from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
+from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
 from flexmeter.powerflow.lanes import (
@@ -69,6 +74,7 @@ def estimate_blocks(
     max_iterations: int,
     solution: Solution,
     deviations: Deviations,
+    joint: Joint,
 ) -> None:
     """Estimate the scenarios of some blocks of `LANES`."""
     n_scenario = readings.value.shape[1]
@@ -79,14 +85,20 @@ def estimate_blocks(
         level = read_meters(w, at, m, readings, start, count)
         read_flows(w, at, m, readings, start, count)
         start_state(w, at, m, readings, start, count, level)
+        if len(m.ties.one) > 0:
+            start_ties(w, at, m)
+        if m.phasors:
+            free_angles(w, at, m)
         for k in range(count):
             solution.iterations[start + k] = -1
         iterate(w, at, m, tolerance, max_iterations, start, count, solution.iterations, solution.objective)
-        if len(readings.above) > 0 or deviations.head.shape[1] > 0:
-            solve_step(w, at, m)  # the factor at the solution
+        uncertain = deviations.head.shape[1] > 0 or len(joint.bus) > 0 or len(joint.losses) > 0
+        if uncertain or len(readings.above) > 0:
+            factorise(w, at, m)  # once more, at the solution
         if len(readings.above) > 0:
             correct(w, at, m, readings.above, start, count)
         write_solution(w, at, m, solution, start, count)
+        write_joint(w, at, m, joint, readings.above, start, count)
         if deviations.head.shape[1] > 0:
             write_deviations(w, at, m, wanted, readings.above, deviations, start, count)
 
@@ -103,8 +115,11 @@ def correct(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, sta
         clear(w, at.aggregate + AGGREGATE * k + MESSAGE_B, 6)
     for flow in range(len(m.flow_kind)):
         store(w, at.flow + FLOW * flow + RHO, splat(0.0))
-    correct_root(w, at.bus, at.root, at.correction, at.scratch, above, start, count)
+    psi_of_root(w, at, m, at.scratch)
+    correct_root(w, at.bus, at.correction, at.scratch, above, start, count)
     steps_down(w, at, m)
+    if len(m.ties.one) > 0:
+        close_ties(w, at, m)
     move(w, at, m, splat(1.0))
 
 

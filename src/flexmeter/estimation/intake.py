@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from flexmeter.estimation.aggregate import AGGREGATE, STEP, Z_V, read_report
 from flexmeter.estimation.blocks import clear
-from flexmeter.estimation.flow import FLOW, KNOWN, READING, VARIANCE
+from flexmeter.estimation.flow import CURRENT_ANGLE, FLOW, KNOWN, READING, VARIANCE
 from flexmeter.estimation.leaf import DV, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_DJ, BUS_DV
@@ -86,7 +87,11 @@ def read_flows(w: FloatArray, at: Places, m: EstimatorModel, readings: Readings,
             here, bus = at.flow + FLOW * flow, at.bus + BUS * k
             clear(w, bus + BUS_DV, 6)
             clear(w, bus + BUS_DJ, 6)
-            z = take(readings.value, m.flow_row[flow], start, count) * m.flow_sign[flow]
+            z = take(readings.value, m.flow_row[flow], start, count)
+            if m.flow_kind[flow] == CURRENT_ANGLE:
+                z = z + (0.0 if m.flow_sign[flow] > 0 else math.pi)
+            else:
+                z = z * m.flow_sign[flow]
             deviation = take(readings.sigma, m.flow_row[flow], start, count)
             known = where_positive(z * z + splat(1.0), splat(1.0), splat(0.0))
             store(w, here + KNOWN, known)

@@ -40,7 +40,8 @@ def messages_up(w: FloatArray, at: Places, m: EstimatorModel) -> None:
             leaf_up(w, at.leaf + LEAF * leaf, m.leaf_z[leaf], bus, m.leaf_plus[leaf], m.leaf_minus[leaf])
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             here = at.flow + FLOW * flow
-            off = linearise(w, here, m.flow_kind[flow], m.flow_phase[flow], bus + BUS_V, bus + BUS_J)
+            kind, phase, minus = m.flow_kind[flow], m.flow_phase[flow], m.flow_minus[flow]
+            off = linearise(w, here, kind, phase, minus, bus + BUS_V, bus + BUS_J)
             flow_up(w, here, off, bus + BUS_A, bus + BUS_R, bus + BUS_L, bus + BUS_B, bus + BUS_ETA)
         if k > 0:
             cross(w, bus, m.impedance[k], at.scratch)

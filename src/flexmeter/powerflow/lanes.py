@@ -31,8 +31,9 @@ Function = TypeVar("Function", bound=Callable[..., object])
 PARTS = {
     "powerflow": ("lanes", "sweep"),
     "estimation": (
-        "aggregate", "blocks", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton", "intake",
-        "leaf", "message", "model", "passes", "places", "root", "start",
+        "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
+        "intake", "joint", "leaf", "message", "model", "move", "passes", "phasor", "places", "response", "root", "start",
+        "ties",
     ),
 }  # fmt: skip
 """The modules that kernels are made of."""

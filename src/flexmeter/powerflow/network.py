@@ -18,7 +18,7 @@ import numpy as np
 
 from flexmeter.errors import Finding, GridError, NotRadial
 from flexmeter.grid.impedance import sequence_to_phase
-from flexmeter.grid.model import PHASES, Grid, Symmetry
+from flexmeter.grid.model import PHASES, Grid, Line, Symmetry
 from flexmeter.grid.topology import Branch
 from flexmeter.powerflow.edges import Edges, depth_first
 from flexmeter.powerflow.injections import list_injections
@@ -27,11 +27,16 @@ from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Loop:
-    """A closed branch outside the tree between two buses (positions): V_to = T V_from - Z x, x its current."""
+    """A closed branch outside the tree between two buses (positions): V_to = T V_from - Z x, x its current.
+
+    `phases` are those it connects; in the others no current flows and the two voltages have nothing to do with each
+    other.
+    """
 
     branch: str
     from_bus: int
     to_bus: int
+    phases: str
     transfer: ComplexArray
     impedance: ComplexArray
 
@@ -229,7 +234,8 @@ def _shunt_admittance(phases: str, g_s: tuple[float, ...], b_s: tuple[float, ...
 
 def _loop(branch: Branch, position: dict[str, int], edges: Edges) -> Loop:
     transfer, impedance = edges.matrices(branch, True)
-    return Loop(branch.id, position[branch.from_bus], position[branch.to_bus], transfer, impedance)
+    phases = branch.phases if isinstance(branch, Line) else PHASES
+    return Loop(branch.id, position[branch.from_bus], position[branch.to_bus], phases, transfer, impedance)
 
 
 def _source(grid: Grid, head: str, nominal: float, area: str | None) -> tuple[ComplexArray, ComplexArray]:
