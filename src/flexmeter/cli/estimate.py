@@ -91,7 +91,9 @@ def meters_of(grid: Grid, table: ReadingTable, source: str) -> tuple[Meter, ...]
         elif at not in PLACES:
             findings.append(Finding("reading", (name,), "at", "missing at a branch, expected branch_from or branch_to"))
         elif phases is None:
-            findings.append(Finding("reading", (name,), "meter", f"there is no {at.split('_')[0]} of this id in the grid"))
+            findings.append(
+                Finding("reading", (name,), "meter", f"there is no {at.split('_')[0]} of this id in the grid")
+            )
         elif not own:
             findings.append(Finding("reading", (name,), "phase", f"missing, expected one of {phases}"))
         else:

@@ -86,9 +86,7 @@ def head_value(w: FloatArray, bus: int, row: int) -> float:
 
 
 @routine
-def correct_root(
-    w: FloatArray, bus: int, at: int, scratch: int, above: FloatArray, start: int, count: int
-) -> None:
+def correct_root(w: FloatArray, bus: int, at: int, scratch: int, above: FloatArray, start: int, count: int) -> None:
     """Write the root's step towards the answer from above, and what the covariance pass needs, to `at`.
 
     Psi of the root lies at `scratch`.

@@ -193,17 +193,11 @@ def flow_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, scratch: int) ->
 
 
 @routine
-def flow_misfit(
-    w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int, j: int, dv: int, dj: int, step: float
-) -> tuple[float, float]:
-    """Return the meter's part of J after a step, and by how much an exact reading is missed, squared."""
+def flow_misfit(w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int, j: int) -> tuple[float, float]:
+    """Return the meter's part of J, and by how much an exact reading is missed, squared."""
     v_re, v_im = across(w, v, phase, minus)
     j_re, j_im = across(w, j, phase, -1)
-    dv_re, dv_im = across(w, dv, phase, minus)
-    dj_re, dj_im = across(w, dj, phase, -1)
-    off = off_by(
-        load(w, at + READING), kind, v_re + step * dv_re, v_im + step * dv_im, j_re + step * dj_re, j_im + step * dj_im
-    )
+    off = off_by(load(w, at + READING), kind, v_re, v_im, j_re, j_im)
     known, variance = load(w, at + KNOWN), load(w, at + VARIANCE)
     inexact = variance * known
     part = where_positive(inexact, off * off / where_positive(inexact, inexact, splat(1.0)), splat(0.0))

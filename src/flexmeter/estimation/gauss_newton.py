@@ -15,13 +15,14 @@ from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.border import close_ties, start_ties
 from flexmeter.estimation.correction import correct_root
 from flexmeter.estimation.covariance import Wanted
-from flexmeter.estimation.descent import iterate, move, solve_step
+from flexmeter.estimation.descent import factorise, iterate
 from flexmeter.estimation.deviations import Deviations, write_deviations
 from flexmeter.estimation.flow import FLOW, RHO
-from flexmeter.estimation.joint import Joint, write_joint
 from flexmeter.estimation.intake import Readings, read_flows, read_meters
+from flexmeter.estimation.joint import Joint, write_joint
 from flexmeter.estimation.leaf import LEAF, B, I
 from flexmeter.estimation.model import EstimatorModel, Places, places
+from flexmeter.estimation.move import move
 from flexmeter.estimation.passes import steps_down
 from flexmeter.estimation.phasor import free_angles
 from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
@@ -91,9 +92,9 @@ def estimate_blocks(
         for k in range(count):
             solution.iterations[start + k] = -1
         iterate(w, at, m, tolerance, max_iterations, start, count, solution.iterations, solution.objective)
-        more = len(joint.bus) + len(joint.losses)
-        if len(readings.above) > 0 or deviations.head.shape[1] > 0 or more > 0:
-            solve_step(w, at, m)  # the factor at the solution
+        uncertain = deviations.head.shape[1] > 0 or len(joint.bus) > 0 or len(joint.losses) > 0
+        if uncertain or len(readings.above) > 0:
+            factorise(w, at, m)  # once more, at the solution
         if len(readings.above) > 0:
             correct(w, at, m, readings.above, start, count)
         write_solution(w, at, m, solution, start, count)

@@ -219,9 +219,7 @@ def _leaf_rows(tree: Tree, slots: dict[Key, int]) -> IntArray:
     return rows
 
 
-def places_of(
-    layout: Layout, slots: Sequence[int]
-) -> tuple[IntArray, IntArray, IntArray, IntArray, FloatArray]:
+def places_of(layout: Layout, slots: Sequence[int]) -> tuple[IntArray, IntArray, IntArray, IntArray, FloatArray]:
     """Return for rows of combined readings the spine bus, the meter on its edge (or -1), the leaf, which quantity, sign."""
     flow_of = {int(row): flow for flow, row in enumerate(layout.flow_row)}
     leaf_of = {int(row): (leaf, part) for part, rows in enumerate(layout.leaf_rows) for leaf, row in enumerate(rows)}

@@ -23,7 +23,8 @@ POWER, POWER_VARIANCE, MAGNITUDE, WEIGHT = 0, 2, 4, 5
 V, I = 6, 8  # noqa: E741
 M, A, R, B, L, ETA = 10, 14, 18, 22, 24, 28
 DV, DI = 30, 32
-LEAF = 34
+BASE = 34
+LEAF = 38
 
 
 @inlined
@@ -257,33 +258,44 @@ def powered_current(w: FloatArray, v: int, i: int, dv: int, di: int, step: float
 
 
 @inlined
-def leaf_objective(w: FloatArray, at: int, step: float) -> float:
-    """Return the leaf's part of J after a step; exact readings (variance 0) have no part."""
-    v = (load(w, at + V) + step * load(w, at + DV), load(w, at + V + 1) + step * load(w, at + DV + 1))
-    p, q = power_after(w, at + V, at + I, at + DV, at + DI, step)
-    u = load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
-    total = u * u * load(w, at + WEIGHT)
-    total = total + squared_over(load(w, at + POWER) - p, load(w, at + POWER_VARIANCE))
-    return total + squared_over(load(w, at + POWER + 1) - q, load(w, at + POWER_VARIANCE + 1))
-
-
-@inlined
-def leaf_violation(w: FloatArray, at: int, step: float) -> float:
-    """Return by how much exact readings of power are missed after a step, squared."""
-    p, q = power_after(w, at + V, at + I, at + DV, at + DI, step)
-    p, q = load(w, at + POWER) - p, load(w, at + POWER + 1) - q
-    total = where_positive(load(w, at + POWER_VARIANCE), splat(0.0), p * p)
-    return total + where_positive(load(w, at + POWER_VARIANCE + 1), splat(0.0), q * q)
-
-
-@inlined
-def move_leaf(w: FloatArray, at: int, step: float) -> None:
-    """Take the step; leave in DI what the current differs from V + step dV and I + step dI for its powers' sake."""
-    i = powered_current(w, at + V, at + I, at + DV, at + DI, step)
+def move_leaf(w: FloatArray, at: int, step: float, powered: bool) -> None:
+    """Take the step, `powered` or with a linear current; leave in DI what the current differs from the linear one."""
+    i = (load(w, at + I) + step * load(w, at + DI), load(w, at + I + 1) + step * load(w, at + DI + 1))
+    change = (splat(0.0), splat(0.0))
+    if powered:
+        better = powered_current(w, at + V, at + I, at + DV, at + DI, step)
+        change = (better[0] - i[0], better[1] - i[1])
+        i = better
     for q in range(2):
         store(w, at + V + q, load(w, at + V + q) + step * load(w, at + DV + q))
-        store(w, at + DI + q, i[q] - load(w, at + I + q) - step * load(w, at + DI + q))
-        store(w, at + I + q, i[q])
+    put_pair(w, at + I, i)
+    put_pair(w, at + DI, change)
+
+
+@inlined
+def misfits(w: FloatArray, at: int) -> tuple[float, float, float]:
+    """Return reading minus model of P, Q and |V|."""
+    v, i = pair(w, at + V), pair(w, at + I)
+    p = load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])
+    q = load(w, at + POWER + 1) - (v[1] * i[0] - v[0] * i[1])
+    return p, q, load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
+
+
+@inlined
+def leaf_objective(w: FloatArray, at: int) -> float:
+    """Return the leaf's part of J; exact readings (variance 0) have no part."""
+    p, q, u = misfits(w, at)
+    total = u * u * load(w, at + WEIGHT)
+    total = total + squared_over(p, load(w, at + POWER_VARIANCE))
+    return total + squared_over(q, load(w, at + POWER_VARIANCE + 1))
+
+
+@inlined
+def leaf_violation(w: FloatArray, at: int) -> float:
+    """Return by how much exact readings are missed, squared."""
+    p, q, _ = misfits(w, at)
+    total = where_positive(load(w, at + POWER_VARIANCE), splat(0.0), p * p)
+    return total + where_positive(load(w, at + POWER_VARIANCE + 1), splat(0.0), q * q)
 
 
 @inlined

@@ -145,12 +145,12 @@ def turn_all(w: FloatArray, at: Places, m: EstimatorModel, re: float, im: float)
 
 
 @inlined
-def write_deltas(w: FloatArray, at: Places, step: float) -> None:
-    """Write each phase's angle from where it should be, less their mean, after a step."""
+def write_deltas(w: FloatArray, at: Places) -> None:
+    """Write each phase's angle from where it should be, less their mean."""
     total = splat(0.0)
     for p in range(3):
-        v, dv = at.bus + BUS_V + 2 * p, at.bus + BUS_DV + 2 * p
-        re, im = load(w, v) + step * load(w, dv), load(w, v + 1) + step * load(w, dv + 1)
+        v = at.bus + BUS_V + 2 * p
+        re, im = load(w, v), load(w, v + 1)
         x, y = load(w, at.root + ROOT_ANGLE + 2 * p), load(w, at.root + ROOT_ANGLE + 2 * p + 1)
         delta = splat(0.0) - angle_off(splat(0.0), re * x + im * y, im * x - re * y)
         store(w, at.wide + WIDE_DELTA + p, delta)
@@ -160,11 +160,11 @@ def write_deltas(w: FloatArray, at: Places, step: float) -> None:
 
 
 @routine
-def spread_objective(w: FloatArray, at: Places, symmetry: int, step: float) -> float:
-    """Return the pseudo-readings' part of J after a step."""
+def spread_objective(w: FloatArray, at: Places, symmetry: int) -> float:
+    """Return the pseudo-readings' part of J."""
     total = splat(0.0)
     if symmetry == 0:
-        write_deltas(w, at, step)
+        write_deltas(w, at)
         for p in range(3):
             delta = load(w, at.wide + WIDE_DELTA + p)
             total = total + delta * delta
@@ -174,7 +174,7 @@ def spread_objective(w: FloatArray, at: Places, symmetry: int, step: float) -> f
 @routine
 def spread_up(w: FloatArray, at: Places) -> None:
     """Add the pseudo-readings to the root's message."""
-    write_deltas(w, at, splat(0.0))
+    write_deltas(w, at)
     weight = load(w, at.wide + WIDE_FREE) * (1.0 / SPREAD**2)
     for p in range(3):
         p_re, p_im = angle_gradient(w, at.bus + BUS_V + 2 * p)
@@ -203,8 +203,6 @@ def angle_gradient(w: FloatArray, v: int) -> tuple[float, float]:
 @routine
 def solve_wide_root(w: FloatArray, at: Places, nominal: float, symmetry: int) -> None:
     """Write the root's step (dV, dJ, lambda = 0) and its Psi, with the angles free where a phasor is read."""
-    if symmetry == 0:
-        spread_up(w, at)
     write_columns(w, at)
     write_gain(w, at)
     for k in range(3):

@@ -1,7 +1,8 @@
 """Where the items of a bus lie in the work array, relative to the bus's first item.
 
 A to ETA accumulate the messages of everything below (increments about the present point); M to B2 are kept from
-crossing the bus's edge for the way down; V, J are the state, the rest the step. Scratch blocks come after all buses.
+crossing the bus's edge for the way down; V, J, SHUNT are the state, BASE the state before
+the step, the rest the step. Scratch blocks come after all buses.
 """
 
 BUS_A, BUS_R, BUS_L, BUS_B, BUS_ETA = 0, 36, 72, 108, 114
@@ -9,7 +10,8 @@ ACCUMULATED = 120
 BUS_M, BUS_A2, BUS_R2, BUS_B2 = 120, 156, 192, 228
 BUS_V, BUS_J, BUS_SHUNT = 234, 240, 246
 BUS_DV, BUS_DJ, BUS_LAMBDA = 252, 258, 264
-BUS = 270
+BUS_BASE = 270
+BUS = 288
 SCRATCH = 12 * 36
 
 WIDE_FREE, WIDE_COLUMNS, WIDE_HALF, WIDE_GAIN, WIDE_PSI = 0, 1, 37, 73, 109

@@ -22,8 +22,8 @@ from flexmeter.estimation.blocks import (
 )
 from flexmeter.estimation.covariance import root_psi
 from flexmeter.estimation.flow import FLOW, H_J, H_V, INVERSE, G, H
-from flexmeter.estimation.leaf import A as LEAF_A
 from flexmeter.estimation.leaf import LEAF, I, Pair, R, V, between, impedance, on, on_transposed, pair, square
+from flexmeter.estimation.leaf import A as LEAF_A
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import (
     BUS,

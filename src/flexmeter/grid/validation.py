@@ -17,7 +17,6 @@ from flexmeter.grid.impedance import parse_vector_group
 from flexmeter.grid.model import PHASES, Component, Grid, LineType
 from flexmeter.grid.topology import branches, spanning_tree
 
-
 SMALLEST, LARGEST = 1e-9, 1e15
 """What a number of a grid may be, in any unit: beyond lies nothing physical, and squares overflow."""
 
@@ -123,7 +122,11 @@ def _is_sane(value: object) -> bool:
 def _not_negative(grid: Grid) -> Iterator[Finding]:
     fields = (
         ("line_type", grid.line_types, ("rated_current_a",)),
-        ("transformer", grid.transformers, ("uk0_percent", "ukr0_percent", "no_load_loss_w", "no_load_current_percent")),
+        (
+            "transformer",
+            grid.transformers,
+            ("uk0_percent", "ukr0_percent", "no_load_loss_w", "no_load_current_percent"),
+        ),
         ("source", grid.sources, ("r1_ohm", "r0_ohm")),
         ("load", grid.loads, ("v_min_pu", "nominal_voltage_v")),
     )

@@ -140,7 +140,9 @@ def read_reading_table(path: Path | str) -> ReadingTable:
         at = keys.setdefault(key, len(keys)), place[number]
         value, sigma = columns["value"][number], sigmas[number]
         if at in entries:
-            findings.append(Finding("reading", (" ".join(key).strip(),), f"row {number + 1}", "given twice in a scenario"))
+            findings.append(
+                Finding("reading", (" ".join(key).strip(),), f"row {number + 1}", "given twice in a scenario")
+            )
         elif not (value is None or _is_number(value)) or not (_empty(sigma) or _is_number(sigma)):
             text = f"{value!r} with sigma {sigma!r}, expected numbers"
             findings.append(Finding("reading", (" ".join(key).strip(),), f"row {number + 1}", text))
