@@ -77,13 +77,15 @@ class NumericalError(FlexmeterError):
 
 
 class DidNotConverge(NumericalError):
-    """An iteration stopped at its cap."""
+    """An iteration stopped at its cap (`iterations` 0: not told), with nan for a mismatch that is not known."""
 
     def __init__(self, what: str, iterations: int, mismatch: float, worst: str) -> None:
         self.iterations = iterations
         self.mismatch = mismatch
         self.worst = worst
-        super().__init__(f"{what} did not converge in {iterations} iterations: mismatch {mismatch:.3g} at {worst}")
+        count = f" in {iterations} iterations" if iterations > 0 else ""
+        size = f"mismatch {mismatch:.3g} at " if mismatch == mismatch else ""
+        super().__init__(f"{what} did not converge{count}: {size}{worst}")
 
 
 class NotObservable(NumericalError):

@@ -3,7 +3,7 @@
 In: a `Network`, meters and their readings (n_meter, n_scenario) with standard deviations, reports of the areas below.
 Out: voltages, powers and flows with standard deviations, and the joint summary handed to the level above. On top:
 bad data, bias of meters, observability, hypotheses about the model, forecasts from earlier estimates. Open
-`estimator.py` first, then `message.py` (the method), `levels.py` (areas) and `bad_data.py`.
+`estimator.py` first, then `message.py` (the method), `border.py` (loops), `levels.py` (areas) and `bad_data.py`.
 """
 
 from flexmeter.estimation.bad_data import (
@@ -33,6 +33,15 @@ from flexmeter.estimation.measurements import Meter, load_meters, relative_sigma
 from flexmeter.estimation.observability import Observability, observability
 from flexmeter.estimation.prior import ProcessNoise, aged_forecast, aided, forecast_from, process_noise, widened
 from flexmeter.estimation.residuals import Residuals, identification_threshold, residuals
+from flexmeter.estimation.tables import (
+    branch_meters,
+    in_blocks,
+    injection_table,
+    meter_table,
+    scenario_table,
+    to_pandas,
+    voltage_table,
+)
 from flexmeter.estimation.warm import warm
 
 __all__ = [
@@ -56,6 +65,7 @@ __all__ = [
     "aged_forecast",
     "aided",
     "answer_for",
+    "branch_meters",
     "chi_square_test",
     "compare",
     "default_forecast",
@@ -64,7 +74,10 @@ __all__ = [
     "forecast_from",
     "huber",
     "identification_threshold",
+    "in_blocks",
+    "injection_table",
     "load_meters",
+    "meter_table",
     "observability",
     "phase_candidates",
     "process_noise",
@@ -72,10 +85,13 @@ __all__ = [
     "remove_bad_data",
     "reports_from",
     "residuals",
+    "scenario_table",
     "summarise",
     "switch_candidates",
+    "to_pandas",
     "track_bias",
     "unknown_bias",
+    "voltage_table",
     "warm",
     "widened",
 ]

@@ -14,6 +14,7 @@ K; missing powers are widened to the forecast's variance before this.
 from __future__ import annotations
 
 from flexmeter.estimation.blocks import BLOCK, add, apply, multiply, multiply_transposed
+from flexmeter.estimation.leaf import powered_current, put_pair
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R, BUS_V
 from flexmeter.powerflow.lanes import (
     FloatArray,
@@ -30,8 +31,8 @@ from flexmeter.powerflow.lanes import (
 Z_V, Z_S, GAIN, COVARIANCE, INVERSE, WEIGHT = 0, 3, 9, 27, 63, 99
 REPORT = 108
 """Rows of a report: v_m (3), s_m (6), K (6x3), S_c (6x6), S_c^-1 (6x6), W (3x3)."""
-CURRENT, STEP, A, R, B, OFF_V, OFF_S = 108, 114, 120, 156, 192, 198, 201
-AGGREGATE = 207
+CURRENT, STEP, A, R, B, OFF_V, OFF_S, BASE = 108, 114, 120, 156, 192, 198, 201, 207
+AGGREGATE = 213
 
 
 @kernel
@@ -139,15 +140,11 @@ def read_report(w: FloatArray, at: int, report: FloatArray, number: int, start: 
 
 
 @inlined
-def misfit(w: FloatArray, at: int, v: int, step: float, dv: int) -> None:
-    """Write v_m - |V| and s_m + K (|V| - v_m) - s after a step."""
+def misfit(w: FloatArray, at: int, v: int) -> None:
+    """Write v_m - |V| and s_m + K (|V| - v_m) - s."""
     for q in range(3):
-        re, im = (
-            load(w, v + 2 * q) + step * load(w, dv + 2 * q),
-            load(w, v + 2 * q + 1) + step * load(w, dv + 2 * q + 1),
-        )
-        i_re = load(w, at + CURRENT + 2 * q) + step * load(w, at + STEP + 2 * q)
-        i_im = load(w, at + CURRENT + 2 * q + 1) + step * load(w, at + STEP + 2 * q + 1)
+        re, im = load(w, v + 2 * q), load(w, v + 2 * q + 1)
+        i_re, i_im = load(w, at + CURRENT + 2 * q), load(w, at + CURRENT + 2 * q + 1)
         store(w, at + OFF_V + q, load(w, at + Z_V + q) - square_root(re * re + im * im))
         store(w, at + OFF_S + 2 * q, load(w, at + Z_S + 2 * q) - (re * i_re + im * i_im))
         store(w, at + OFF_S + 2 * q + 1, load(w, at + Z_S + 2 * q + 1) - (im * i_re - re * i_im))
@@ -162,7 +159,7 @@ def misfit(w: FloatArray, at: int, v: int, step: float, dv: int) -> None:
 def aggregate_up(w: FloatArray, at: int, bus: int, scratch: int) -> None:
     """Work out the aggregate's message, keep A, R, b for the way down, add it to its bus."""
     v = bus + BUS_V
-    misfit(w, at, v, splat(0.0), bus + BUS_DV)
+    misfit(w, at, v)
     to_current, half, unit = scratch, scratch + BLOCK, scratch + 2 * BLOCK
     for k in range(BLOCK):
         store(w, to_current + k, splat(0.0))
@@ -222,9 +219,9 @@ def aggregate_down(w: FloatArray, at: int, bus: int, scratch: int) -> None:
 
 
 @routine
-def aggregate_objective(w: FloatArray, at: int, bus: int, step: float) -> float:
-    """Return the aggregate's part of J after a step."""
-    misfit(w, at, bus + BUS_V, step, bus + BUS_DV)
+def aggregate_objective(w: FloatArray, at: int, bus: int) -> float:
+    """Return the aggregate's part of J."""
+    misfit(w, at, bus + BUS_V)
     total = splat(0.0)
     for i in range(3):
         for j in range(3):
@@ -238,10 +235,18 @@ def aggregate_objective(w: FloatArray, at: int, bus: int, step: float) -> float:
 
 
 @inlined
-def move_aggregate(w: FloatArray, at: int, step: float) -> None:
-    """Take the step."""
-    for k in range(6):
-        store(w, at + CURRENT + k, load(w, at + CURRENT + k) + step * load(w, at + STEP + k))
+def move_aggregate(w: FloatArray, at: int, bus: int, step: float, powered: bool) -> None:
+    """Take the step, call before V moves; leave in STEP what the currents differ from linear ones: see `move_leaf`."""
+    for q in range(3):
+        i, di = at + CURRENT + 2 * q, at + STEP + 2 * q
+        re, im = load(w, i) + step * load(w, di), load(w, i + 1) + step * load(w, di + 1)
+        change = (splat(0.0), splat(0.0))
+        if powered:
+            better = powered_current(w, bus + BUS_V + 2 * q, i, bus + BUS_DV + 2 * q, di, step)
+            change = (better[0] - re, better[1] - im)
+            re, im = better
+        put_pair(w, i, (re, im))
+        put_pair(w, di, change)
 
 
 @inlined

@@ -10,6 +10,7 @@ from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat,
 
 N = 6
 BLOCK = N * N
+Row = tuple[float, float, float, float, float, float]
 RELATIVE_ZERO = 1e-13
 """A pivot below this part of its diagonal counts as zero: rounding of a singular covariance."""
 
@@ -36,15 +37,21 @@ def add(w: FloatArray, out: int, source: int, size: int) -> None:
 
 
 @inlined
-def dot_row(w: FloatArray, row: tuple[float, float, float, float, float, float], at: int, step: int) -> float:
+def dot_row(w: FloatArray, row: Row, at: int, step: int) -> float:
     """Return the product of a row in registers with six items `step` apart."""
-    one = row[0] * load(w, at) + row[1] * load(w, at + step) + row[2] * load(w, at + 2 * step)
-    two = row[3] * load(w, at + 3 * step) + row[4] * load(w, at + 4 * step) + row[5] * load(w, at + 5 * step)
+    return dot_rows(row, row_of(w, at, step))
+
+
+@inlined
+def dot_rows(row: Row, other: Row) -> float:
+    """Return the product of two rows in registers."""
+    one = row[0] * other[0] + row[1] * other[1] + row[2] * other[2]
+    two = row[3] * other[3] + row[4] * other[4] + row[5] * other[5]
     return one + two
 
 
 @inlined
-def row_of(w: FloatArray, at: int, step: int) -> tuple[float, float, float, float, float, float]:
+def row_of(w: FloatArray, at: int, step: int) -> Row:
     """Load six items `step` apart."""
     return (
         load(w, at),
@@ -56,31 +63,47 @@ def row_of(w: FloatArray, at: int, step: int) -> tuple[float, float, float, floa
     )
 
 
+@inlined
+def multiply_strided(w: FloatArray, out: int, left: int, row: int, inner: int, right: int, column: int) -> None:
+    """out = left @ right for blocks whose rows, inner items and columns lie some strides apart.
+
+    Two rows at a time: each item of the right block is loaded for two products, which is what loads can keep up with.
+    """
+    for i in range(0, N, 2):
+        one, two = row_of(w, left + row * i, inner), row_of(w, left + row * (i + 1), inner)
+        for j in range(N):
+            other = row_of(w, right + column * j, N + 1 - column)
+            store(w, out + N * i + j, dot_rows(one, other))
+            store(w, out + N * i + N + j, dot_rows(two, other))
+
+
 @routine
 def multiply(w: FloatArray, out: int, left: int, right: int) -> None:
     """out = left @ right."""
-    for i in range(N):
-        row = row_of(w, left + N * i, 1)
-        for j in range(N):
-            store(w, out + N * i + j, dot_row(w, row, right + j, N))
+    multiply_strided(w, out, left, N, 1, right, 1)
 
 
 @routine
 def multiply_transposed(w: FloatArray, out: int, left: int, right: int) -> None:
     """out = left @ right.T."""
-    for i in range(N):
-        row = row_of(w, left + N * i, 1)
-        for j in range(N):
-            store(w, out + N * i + j, dot_row(w, row, right + N * j, 1))
+    multiply_strided(w, out, left, N, 1, right, N)
 
 
 @routine
 def transposed_multiply(w: FloatArray, out: int, left: int, right: int) -> None:
     """out = left.T @ right."""
+    multiply_strided(w, out, left, 1, N, right, 1)
+
+
+@routine
+def multiply_lower(w: FloatArray, out: int, left: int, lower: int) -> None:
+    """out = left @ lower, a lower triangular block."""
     for i in range(N):
-        row = row_of(w, left + i, N)
         for j in range(N):
-            store(w, out + N * i + j, dot_row(w, row, right + j, N))
+            total = load(w, left + N * i + j) * load(w, lower + (N + 1) * j)
+            for k in range(j + 1, N):
+                total = total + load(w, left + N * i + k) * load(w, lower + N * k + j)
+            store(w, out + N * i + j, total)
 
 
 @routine
@@ -149,6 +172,13 @@ def identity_minus(w: FloatArray, block: int) -> None:
 
 
 @inlined
+def subtract(w: FloatArray, out: int, source: int, size: int) -> None:
+    """out -= source, item by item."""
+    for k in range(size):
+        store(w, out + k, load(w, out + k) - load(w, source + k))
+
+
+@inlined
 def add_identity(w: FloatArray, block: int) -> None:
     """block += I."""
     for i in range(N):
@@ -182,8 +212,9 @@ def cholesky(w: FloatArray, out: int, symmetric: int) -> None:
             c = load(w, out + N * j + k)
             left = left - c * c
         positive = left - diagonal * RELATIVE_ZERO
-        root = square_root(where_positive(positive, left, splat(1.0)))
-        inverse = where_positive(positive, splat(1.0) / root, splat(0.0))
+        left = where_positive(positive, left, splat(1.0))
+        root = square_root(left)
+        inverse = where_positive(positive, root * (splat(1.0) / left), splat(0.0))  # no division waits for the root
         for i in range(j + 1, N):
             value = load(w, symmetric + N * i + j)
             for k in range(j):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from flexmeter.estimation.aggregate import invert_known
 from flexmeter.estimation.blocks import BLOCK, copy
-from flexmeter.estimation.covariance import current_covariance, nine_gradient, root_psi
+from flexmeter.estimation.covariance import current_covariance, nine_gradient
 from flexmeter.estimation.places import BUS_A, BUS_DJ, BUS_DV, BUS_J, BUS_LAMBDA, BUS_R, BUS_V
 from flexmeter.powerflow.lanes import FloatArray, inlined, kernel, load, routine, splat, square_root, store, take
 
@@ -86,10 +86,12 @@ def head_value(w: FloatArray, bus: int, row: int) -> float:
 
 
 @routine
-def correct_root(
-    w: FloatArray, bus: int, root: int, at: int, scratch: int, above: FloatArray, start: int, count: int
-) -> None:
-    """Write the root's step towards the answer from above, and what the covariance pass needs, to `at`."""
+def correct_root(w: FloatArray, bus: int, at: int, scratch: int, above: FloatArray, start: int, count: int) -> None:
+    """Write the root's step towards the answer from above, and what the covariance pass needs, to `at`.
+
+    Psi of the root lies at `scratch`.
+    """
+    psi, scratch = scratch, scratch + BLOCK
     for row in range(9):
         nine_gradient(w, at + GRADIENT + 12 * row, bus + BUS_V, bus + BUS_J, row)
         store(w, scratch + row, head_value(w, bus, row))
@@ -102,19 +104,17 @@ def correct_root(
             total = total + take(above, PRECISION + 9 * row + column, start, count) * gap
             total = total + take(above, ANSWER + 9 * row + column, start, count) * moved
         store(w, at + Y + row, total)
-    psi = scratch
-    root_psi(w, root, psi)
     for row in range(9):  # X_V = Psi (H_V' + A0' H_J')
         g = at + GRADIENT + 12 * row
         for i in range(6):
             total = load(w, g + i)
             for k in range(6):
                 total = total + load(w, bus + BUS_A + 6 * k + i) * load(w, g + 6 + k)
-            store(w, scratch + BLOCK + i, total)
+            store(w, scratch + 12 + i, total)
         for i in range(6):
             total = splat(0.0)
             for k in range(6):
-                total = total + load(w, psi + 6 * i + k) * load(w, scratch + BLOCK + k)
+                total = total + load(w, psi + 6 * i + k) * load(w, scratch + 12 + k)
             store(w, at + X_V + 9 * i + row, total)
     for i in range(6):
         step, force = splat(0.0), splat(0.0)

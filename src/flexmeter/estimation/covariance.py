@@ -25,6 +25,7 @@ from flexmeter.estimation.blocks import (
     multiply,
     multiply_constant,
     multiply_transposed,
+    subtract,
     transposed_constant_multiply,
     transposed_multiply,
 )
@@ -226,13 +227,6 @@ def turn(w: FloatArray, out: int, transfer: FloatArray, block: int, scratch: int
             for n in range(6):
                 total = total + load(w, scratch + 6 * i + n) * transfer[j, n]
             store(w, out + 6 * i + j, total)
-
-
-@routine
-def subtract(w: FloatArray, out: int, block: int, size: int) -> None:
-    """out -= block."""
-    for n in range(size):
-        store(w, out + n, load(w, out + n) - load(w, block + n))
 
 
 @routine

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from flexmeter.estimation.layout import Layout
+from flexmeter.estimation.root import PRIOR
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.tree import Tree
@@ -56,6 +57,8 @@ class Estimate:
     head_observable : (3, n_scenario) whether any reading tells the magnitude of a head voltage
     aggregate_covariance : (n_aggregate, 9, 9, n_scenario) joint covariance of |V|, P, Q at each aggregate
     spine_v, edge_a, aggregate_a : complex voltages, edge and leaf currents, aggregate currents of the reduced tree
+    joint_covariance : (n, n, n_scenario) of what was given as `joint`, in its order
+    sigma_losses_w : (n_scenario,) standard deviation of `losses_w`, empty if it was not asked for [W]
     """
 
     layout: Layout
@@ -72,11 +75,13 @@ class Estimate:
     _leaf_sigma: FloatArray = field(repr=False)
     _flow_sigma: FloatArray = field(repr=False)
     _head_covariance: FloatArray = field(repr=False)
+    joint_covariance: FloatArray = field(repr=False)
+    sigma_losses_w: FloatArray = field(repr=False)
 
     @property
     def network(self) -> Network:
         """The network that was estimated."""
-        return self.layout.tree.network
+        return self.layout.network
 
     @property
     def tree(self) -> Tree:
@@ -87,6 +92,25 @@ class Estimate:
     def converged(self) -> np.ndarray:
         """(n_scenario,) whether the iteration reached its tolerance."""
         return np.asarray(self.iterations >= 0)
+
+    @cached_property
+    def observable(self) -> np.ndarray:
+        """(n_node, n_scenario) whether any voltage reading tells a node's voltage: sigma below half the prior's."""
+        nominal = self.network.nominal_v[self.network.node_bus][:, None]
+        return np.asarray(self.sigma_voltage_v < PRIOR / 2 * nominal)
+
+    def unobservable_nodes(self, scenario: int = 0) -> tuple[tuple[str, str], ...]:
+        """(bus, phase) whose voltage no reading tells in a scenario; what rests on forecasts: `observability`."""
+        return tuple(self.network.nodes[node] for node in np.flatnonzero(~self.observable[:, scenario]))
+
+    @property
+    def status(self) -> tuple[str, ...]:
+        """(n_scenario,) `converged`, `partly observable` (a head voltage nothing tells), or `not converged`."""
+        seen = self.head_observable.all(axis=0)
+        return tuple(
+            "not converged" if not done else "converged" if whole else "partly observable"
+            for done, whole in zip(self.converged, seen, strict=True)
+        )
 
     @cached_property
     def injection_a(self) -> ComplexArray:
@@ -167,10 +191,23 @@ class Estimate:
             result[row[row >= 0]] = quantity[row >= 0]
         for k, row in enumerate(layout.flow_row):
             at = 3 * layout.flow_spine[k] + layout.flow_phase[k]
-            flow = self.spine_v[at] * self.edge_a[at].conj()
-            kinds = (flow.real, flow.imag, np.abs(self.edge_a[at]))
-            result[row] = layout.flow_sign[k] * kinds[layout.flow_kind[k]]
+            between = layout.flow_minus[k] >= 0
+            v = self.spine_v[at] - (self.spine_v[3 * layout.flow_spine[k] + layout.flow_minus[k]] if between else 0.0)
+            result[row] = _edge_value(int(layout.flow_kind[k]), v, layout.flow_sign[k] * self.edge_a[at])
         return result[layout.slot]
+
+    @cached_property
+    def losses_w(self) -> FloatArray:
+        """(n_scenario,) active power lost in lines, transformers and shunts [W], as `PowerFlowResult.losses_w`."""
+        tree, n = self.tree, self.voltage_v.shape[1]
+        v, j = self.spine_v.reshape(tree.n_spine, 3, n), self.edge_a[: 3 * tree.n_spine].reshape(tree.n_spine, 3, n)
+        leaf = self.edge_a[3 * tree.n_spine : 3 * tree.n_spine + tree.n_leaf]
+        lost = tree.leaf_z[:, 0] @ (leaf.real**2 + leaf.imag**2)
+        for matrix, state in ((tree.impedance, j), (tree.shunt, v)):
+            rows = np.flatnonzero(np.any(matrix, axis=(1, 2)))
+            as_complex = matrix[rows, 0::2, 0::2] + 1j * matrix[rows, 1::2, 0::2]
+            lost += np.einsum("kps,kpq,kqs->s", state[rows].conj(), as_complex, state[rows]).real
+        return np.asarray(lost)
 
     @cached_property
     def sigma_fitted(self) -> FloatArray:
@@ -199,3 +236,20 @@ def terminal_voltage(network: Network, voltage_v: ComplexArray) -> ComplexArray:
     if between.any():
         voltage[between] -= voltage_v[minus[between]]
     return voltage
+
+
+def _edge_value(kind: int, v: ComplexArray, current: ComplexArray) -> FloatArray:
+    """Return what a meter on an edge reads, see `flow`; the current in the direction of the branch."""
+    power = v * current.conj()
+    kinds = (
+        power.real,
+        power.imag,
+        np.abs(current),
+        current.real,
+        current.imag,
+        np.angle(current),
+        v.real,
+        v.imag,
+        np.angle(v),
+    )
+    return np.asarray(kinds[kind])

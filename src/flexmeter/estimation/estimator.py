@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flexmeter.errors import Finding, MeasurementError, NotRadial
+from flexmeter.errors import Finding, MeasurementError
 from flexmeter.estimation.aggregate import REPORT, condition_reports
 from flexmeter.estimation.correction import ABOVE, condition_answer
 from flexmeter.estimation.covariance import Wanted
+from flexmeter.estimation.deviations import Deviations
 from flexmeter.estimation.estimate import Answer, Estimate, Reports
+from flexmeter.estimation.flow import PHASOR
 from flexmeter.estimation.forecast import Forecast, default_forecast
-from flexmeter.estimation.gauss_newton import EstimatorModel, estimate_blocks, work_size
-from flexmeter.estimation.layout import lay_out
-from flexmeter.estimation.measurements import Meter, check_readings, count_bad
+from flexmeter.estimation.gauss_newton import Solution, estimate_blocks
+from flexmeter.estimation.intake import Readings
+from flexmeter.estimation.joint import Joint
+from flexmeter.estimation.layout import lay_out, places_of
+from flexmeter.estimation.measurements import NEVER_EXACT, Meter, check_readings, count_bad, describe
+from flexmeter.estimation.model import EstimatorModel, work_size
 from flexmeter.grid.model import Symmetry
 from flexmeter.powerflow.lanes import FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.network import Network
@@ -24,6 +29,9 @@ from flexmeter.powerflow.sweep import expand_blocks
 
 SYMMETRIES: tuple[Symmetry, ...] = ("free", "no_zero_sequence", "balanced")
 """What is known of the head voltages, numbered as in `root.set_basis`."""
+
+_ROWS = np.empty(0, np.int64)
+NOTHING_JOINT = Joint(_ROWS, _ROWS, _ROWS, _ROWS, np.empty((0, 1)), np.empty((0, 1))), np.empty(0)
 
 PHASE_TURN = np.exp(-2j * np.pi / 3 * np.arange(3))
 
@@ -41,19 +49,21 @@ class Estimator:
     ------
     MeasurementError
         meters at loads, buses, branches or phases that do not exist, or of a quantity that is not read there.
-    NotRadial
-        the network has closed loops.
+
+    Notes
+    -----
+    A few closed loops are estimated exactly (`border`); every loop adds 24 passes over the buses between its ends and
+    the head to an iteration, and 36 columns over all buses to the standard deviations.
     """
 
     def __init__(self, network: Network, meters: Iterable[Meter], forecast: Forecast | None = None) -> None:
-        if network.loops:
-            names = ", ".join(loop.branch for loop in network.loops)
-            raise NotRadial(f"{network.name}: estimation needs a radial network, closed loop through {names}")
         self.network = network
         self.meters = tuple(meters)
         self.layout = lay_out(network, self.meters)
         self._merged = self.layout.n_slot < len(self.meters)
         self._is_voltage = np.array([meter.quantity == "voltage" for meter in self.meters], float)
+        self._is_inexact = np.array([meter.quantity in NEVER_EXACT for meter in self.meters], float)
+        self._rows = {meter: row for row, meter in enumerate(self.meters)}
         self.forecast = forecast or default_forecast(network)
         self._compile(self.forecast)
 
@@ -85,15 +95,19 @@ class Estimator:
             row_q=layout.leaf_rows[1],
             row_v=layout.leaf_rows[2],
             forecast=of_leaves,
-            nominal=network.nominal_v[tree.bus],
+            nominal=tree.network.nominal_v[tree.bus],
             aggregate_bus=layout.aggregate_rows[::3] // 3,
             symmetry=SYMMETRIES.index(network.symmetry),
             first_flow=layout.first_flow,
             flow_kind=layout.flow_kind,
             flow_phase=layout.flow_phase,
+            flow_minus=layout.flow_minus,
             flow_row=layout.flow_row,
             flow_sign=layout.flow_sign,
+            phasors=bool((layout.flow_kind >= PHASOR).any()),
+            ties=layout.ties,
         )
+        self._phasor_rows = layout.flow_row[layout.flow_kind >= PHASOR]
         self._node_map = node_map(tree)
         bus = network.node_bus
         self._wanted = Wanted(tree.bus_spine[bus], network.node_phase, tree.bus_edge[bus], self._node_map[2])
@@ -107,6 +121,8 @@ class Estimator:
         source_angle_rad: ArrayLike | None = None,
         answer: Answer | None = None,
         covariance: bool = True,
+        joint: Sequence[Meter] = (),
+        losses: bool = False,
         tolerance_pu: float = 1e-8,
         max_iterations: int = 100,
         threads: int = 1,
@@ -118,9 +134,12 @@ class Estimator:
         ----------
         value, sigma : (n_meter, n_scenario) readings, nan = missing, and standard deviations (or (n_meter,) each)
         reports : what the areas below reported; an area without report enters as its forecast
-        source_angle_rad : (3,) or (3, n_scenario) angles of the head voltages; default 0, -120, 120 degrees
+        source_angle_rad : (3,) or (3, n_scenario) angles of the head voltages; default 0, -120, 120 degrees. In a
+            scenario with a phasor reading only the angles between the phases count, see `phasor`
         answer : what the level above made of this area's report: corrects every state, see `correction`
-        covariance : whether to compute standard deviations and joint covariances
+        covariance : whether to compute standard deviations and the joint covariances of head and aggregates
+        joint : meters of this estimator (with or without a reading) whose joint covariance is wanted
+        losses : whether to compute the standard deviation of the losses
         tolerance_pu : the last step moved no voltage by more than this [pu]
         max_iterations : cap; a scenario that reaches it has `iterations` = -1
         threads : blocks of scenarios are shared among them
@@ -129,7 +148,8 @@ class Estimator:
         Raises
         ------
         MeasurementError
-            wrong shapes, a negative, zero or infinite sigma, an infinite reading, a voltage that is not positive.
+            wrong shapes, a negative or infinite sigma, sigma 0 of a voltage, an infinite reading, a voltage that is not
+            positive, a joint quantity that is none of the meters. Sigma 0 of a power or a current is an exact reading.
 
         Notes
         -----
@@ -137,47 +157,76 @@ class Estimator:
         as state) by Gauss-Newton with elimination on the tree: docs/methods/estimation.md.
         """
         z, s = self._readings(value, sigma, check)
-        n_scenario = z.shape[1] if z.shape[0] or reports is None else reports.value.shape[2]
-        angle = _angles(source_angle_rad, n_scenario)
-        report = self._reports(reports, n_scenario)
-        above = self._above(answer, n_scenario)
-        tree, network = self.layout.tree, self.network
-        spine_v = np.empty((3 * tree.n_spine, n_scenario), complex)
-        edge_a = np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
-        aggregate_a = np.empty((3 * len(network.aggregates), n_scenario), complex)
-        node_v = np.empty((len(network.nodes), n_scenario), complex)
-        iterations, j = np.empty(n_scenario, np.int64), np.empty(n_scenario)
-        helped = np.empty((3, n_scenario))
-        n = n_scenario if covariance else 0
-        node_sigma, leaf_sigma = np.empty((len(network.nodes), n)), np.empty((3 * tree.n_leaf, n))
-        flow_sigma, head = np.empty((len(self.layout.flow_row), n)), np.empty((81, n))
-        nine = np.empty((81 * len(network.aggregates), n))
+        n = z.shape[1] if z.shape[0] or reports is None else reports.value.shape[2]
+        angle_re, angle_im = _angles(source_angle_rad, n)
+        readings = Readings(z, s, self._reports(reports, n), angle_re, angle_im, self._above(answer, n))
+        solution, deviations = self._solution(n), self._deviations(n if covariance else 0)
+        node_v = np.empty((len(self.network.nodes), n), complex)
+        chosen, sign = self._joint(joint, losses, n)
 
         def run(first: int, last: int) -> None:
+            w = np.zeros(work_size(self._model, len(chosen.bus) + len(chosen.losses)))
             estimate_blocks(
-                first, last, np.zeros(work_size(self._model)), self._model, z, s, report, angle[0], angle[1],
-                tolerance_pu, max_iterations, spine_v, edge_a, aggregate_a, iterations, j, helped, above,
-                covariance, self._wanted, node_sigma, leaf_sigma, flow_sigma, head, nine,
+                first, last, w, self._model, self._wanted, readings, tolerance_pu, max_iterations, solution, deviations,
+                chosen,
             )  # fmt: skip
-            expand_blocks(first, last, *self._node_map, spine_v, edge_a, node_v)
+            expand_blocks(first, last, *self._node_map, solution.spine_v, solution.edge_a, node_v)
 
-        share_blocks(run, block_count(n_scenario), threads)
-        observable = helped == 0.0
+        share_blocks(run, block_count(n), threads)
+        observable = solution.helped == 0.0
         return Estimate(
             layout=self.layout,
             voltage_v=node_v,
-            sigma_voltage_v=node_sigma,
-            objective=j,
+            sigma_voltage_v=deviations.node,
+            objective=solution.objective,
             degrees_of_freedom=self._degrees(z, reports, observable),
-            iterations=iterations,
+            iterations=solution.iterations,
             head_observable=observable,
-            aggregate_covariance=nine.reshape(len(network.aggregates), 9, 9, n),
-            spine_v=spine_v,
-            edge_a=edge_a,
-            aggregate_a=aggregate_a,
-            _leaf_sigma=leaf_sigma,
-            _flow_sigma=flow_sigma,
-            _head_covariance=head,
+            aggregate_covariance=deviations.aggregate.reshape(
+                len(self.network.aggregates), 9, 9, n if covariance else 0
+            ),
+            spine_v=solution.spine_v,
+            edge_a=solution.edge_a,
+            aggregate_a=solution.aggregate_a,
+            _leaf_sigma=deviations.leaf,
+            _flow_sigma=deviations.flow,
+            _head_covariance=deviations.head,
+            joint_covariance=_signed(chosen.covariance, sign, n),
+            sigma_losses_w=chosen.losses[0] if losses else np.empty(0),
+        )
+
+    def _joint(self, meters: Sequence[Meter], losses: bool, n_scenario: int) -> tuple[Joint, FloatArray]:
+        if not meters and not losses:
+            return NOTHING_JOINT
+        layout, n = self.layout, len(meters)
+        strange = tuple(describe(meter) for meter in meters if meter not in self._rows)
+        if strange:
+            text = "is not among the estimator's meters; a meter may be one without readings (nan)"
+            raise MeasurementError([Finding("joint", strange, "id", text)], self.network.name)
+        slots = [int(layout.slot[self._rows[meter]]) for meter in meters]
+        bus, flow, leaf, part, sign = places_of(layout, slots)
+        out = np.empty((n * n, n_scenario)), np.empty((int(losses), n_scenario))
+        return Joint(bus, flow, leaf, part, *out), sign
+
+    def _solution(self, n_scenario: int) -> Solution:
+        tree, n = self.layout.tree, n_scenario
+        return Solution(
+            spine_v=np.empty((3 * tree.n_spine, n), complex),
+            edge_a=np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n), complex),  # a leaf is read as one of three rows
+            aggregate_a=np.empty((3 * len(self.network.aggregates), n), complex),
+            iterations=np.empty(n, np.int64),
+            objective=np.empty(n),
+            helped=np.empty((3, n)),
+        )
+
+    def _deviations(self, n_scenario: int) -> Deviations:
+        layout, n = self.layout, n_scenario
+        return Deviations(
+            node=np.empty((len(self.network.nodes), n)),
+            leaf=np.empty((3 * layout.tree.n_leaf, n)),
+            flow=np.empty((len(layout.flow_row), n)),
+            head=np.empty((81, n)),
+            aggregate=np.empty((81 * len(self.network.aggregates), n)),
         )
 
     def _readings(self, value: ArrayLike, sigma: ArrayLike, check: bool) -> tuple[FloatArray, FloatArray]:
@@ -185,7 +234,7 @@ class Estimator:
         z, s = (array[:, None] if array.ndim == 1 else array for array in (z, s))
         shapes_fit = z.ndim == 2 and len(z) == len(self.meters) and s.shape in (z.shape, (len(z), 1))
         wide = s if s.shape == z.shape or not shapes_fit else np.broadcast_to(s, z.shape)
-        if not shapes_fit or (check and count_bad(ready(z), ready(wide), self._is_voltage)):
+        if not shapes_fit or (check and count_bad(ready(z), ready(wide), self._is_inexact, self._is_voltage)):
             raise MeasurementError(check_readings(self.meters, z, s), self.network.name)
         if self._merged:
             z, wide = self._merge(z, wide)
@@ -231,7 +280,16 @@ class Estimator:
         """Return readings minus states: each load's P and Q (or its forecast) pay for its current."""
         rows = np.concatenate([self._model.row_v[self._model.row_v >= 0], self._model.flow_row])
         known = (~np.isnan(z[rows])).sum(0) - (1 if self.network.symmetry == "balanced" else observable.sum(0))
+        known -= (~np.isnan(z[self._phasor_rows])).any(0)  # the turn of the head voltages
         return np.asarray(known if reports is None else known + (~np.isnan(reports.value[:, :3])).sum((0, 1)))
+
+
+def _signed(covariance: FloatArray, sign: FloatArray, n_scenario: int) -> FloatArray:
+    """Return (n, n, n_scenario) the joint covariance in the branches' own directions."""
+    n = len(sign)
+    if n == 0:
+        return np.empty((0, 0, n_scenario))
+    return np.asarray(covariance.reshape(n, n, n_scenario) * np.multiply.outer(sign, sign)[:, :, None])
 
 
 def _angles(angle: ArrayLike | None, n_scenario: int) -> tuple[FloatArray, FloatArray]:

@@ -1,4 +1,4 @@
-"""Meters on branches: one scalar that depends on the voltage and the current of an edge (P, Q, |I|, head sums).
+"""Meters on edges: one scalar that depends on the voltage and the current of an edge (P, Q, |I|, sums, phasors).
 
 A reading z = H_V V + H_J J + noise(var) on a message J | V ~ N(A V + b, R) is a rank-one (Kalman) update. With
 g = R H_J, h = A' H_J + H_V, S = H_J g + var and rho = r - H_J b (r the residual at the present point):
@@ -11,49 +11,127 @@ h' dV) / S it is lambda + H_J mu, and Psi changes accordingly. No reading (nan) 
 
 from __future__ import annotations
 
+import math
+
 from flexmeter.estimation.blocks import dot
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, square_root, store, where_positive
+from flexmeter.powerflow.lanes import (
+    LANES,
+    FloatArray,
+    inlined,
+    lane,
+    load,
+    routine,
+    splat,
+    square_root,
+    store,
+    where_positive,
+    with_lane,
+)
 
 ACTIVE, REACTIVE, CURRENT = 0, 1, 2
+CURRENT_REAL, CURRENT_IMAGINARY, CURRENT_ANGLE = 3, 4, 5
+VOLTAGE_REAL, VOLTAGE_IMAGINARY, VOLTAGE_ANGLE = 6, 7, 8
+PHASOR = CURRENT_REAL
+"""Kinds from this one on know an angle."""
+SMALLEST_A = 1e-9
 H_V, H_J, G, H, RHO, INVERSE, READING, VARIANCE, KNOWN = 0, 6, 12, 18, 24, 25, 26, 27, 28
 FLOW = 29
 """Items of a meter: H_V, H_J, g, h (6 each), rho, 1/S, reading, its variance, whether there is a reading (1 or 0)."""
 
 
 @inlined
-def value_of(kind: int, v_re: float, v_im: float, j_re: float, j_im: float) -> float:
-    """Return P, Q or |I| of a phase."""
-    if kind == ACTIVE:
-        return v_re * j_re + v_im * j_im
-    if kind == REACTIVE:
-        return v_im * j_re - v_re * j_im
-    return square_root(j_re * j_re + j_im * j_im)
+def wrapped(angle: float) -> float:
+    """Return an angle between -pi and pi."""
+    return angle - 2 * math.pi * math.floor(angle / (2 * math.pi) + 0.5)
 
 
 @routine
-def linearise(w: FloatArray, at: int, kind: int, phase: int, v: int, j: int) -> float:
-    """Write H_V and H_J at the present point; return the residual."""
+def angle_off(reading: float, re: float, im: float) -> float:
+    """Return what an angle reading differs from the angle of re + j im, the short way round."""
+    off = splat(0.0)
+    for k in range(LANES):
+        off = with_lane(off, k, wrapped(lane(reading, k) - math.atan2(lane(im, k), lane(re, k))))
+    return off
+
+
+@inlined
+def off_by(reading: float, kind: int, v_re: float, v_im: float, j_re: float, j_im: float) -> float:
+    """Return the reading minus what a phase's voltage and current say it should be."""
+    value = splat(0.0)
+    if kind == ACTIVE:
+        value = v_re * j_re + v_im * j_im
+    elif kind == REACTIVE:
+        value = v_im * j_re - v_re * j_im
+    elif kind == CURRENT:
+        value = square_root(j_re * j_re + j_im * j_im)
+    elif kind == CURRENT_REAL:
+        value = j_re
+    elif kind == CURRENT_IMAGINARY:
+        value = j_im
+    elif kind == VOLTAGE_REAL:
+        value = v_re
+    elif kind == VOLTAGE_IMAGINARY:
+        value = v_im
+    elif kind == CURRENT_ANGLE:
+        return angle_off(reading, j_re, j_im)
+    else:
+        return angle_off(reading, v_re, v_im)
+    return reading - value
+
+
+@inlined
+def across(w: FloatArray, at: int, plus: int, minus: int) -> tuple[float, float]:
+    """Return a phase of a three-phase vector, or its difference to another one."""
+    re, im = load(w, at + 2 * plus), load(w, at + 2 * plus + 1)
+    if minus >= 0:
+        re = re - load(w, at + 2 * minus)
+        im = im - load(w, at + 2 * minus + 1)
+    return re, im
+
+
+@inlined
+def put_gradient(w: FloatArray, at: int, plus: int, minus: int, re: float, im: float) -> None:
+    """Write a gradient with respect to a phase, or the difference of two."""
+    store(w, at + 2 * plus, re)
+    store(w, at + 2 * plus + 1, im)
+    if minus >= 0:
+        store(w, at + 2 * minus, splat(0.0) - re)
+        store(w, at + 2 * minus + 1, splat(0.0) - im)
+
+
+@routine
+def linearise(w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int, j: int) -> float:
+    """Write H_V and H_J at the present point; return the residual. `minus` is a voltmeter's other phase, or -1."""
     for k in range(12):
         store(w, at + H_V + k, splat(0.0))
-    v_re, v_im = load(w, v + 2 * phase), load(w, v + 2 * phase + 1)
-    j_re, j_im = load(w, j + 2 * phase), load(w, j + 2 * phase + 1)
-    on_v, on_j = at + H_V + 2 * phase, at + H_J + 2 * phase
-    value = value_of(kind, v_re, v_im, j_re, j_im)
+    v_re, v_im = across(w, v, phase, minus)
+    j_re, j_im = across(w, j, phase, -1)
+    one, zero = splat(1.0), splat(0.0)
     if kind == ACTIVE:
-        store(w, on_v, j_re)
-        store(w, on_v + 1, j_im)
-        store(w, on_j, v_re)
-        store(w, on_j + 1, v_im)
+        put_gradient(w, at + H_V, phase, -1, j_re, j_im)
+        put_gradient(w, at + H_J, phase, -1, v_re, v_im)
     elif kind == REACTIVE:
-        store(w, on_v, splat(0.0) - j_im)
-        store(w, on_v + 1, j_re)
-        store(w, on_j, v_im)
-        store(w, on_j + 1, splat(0.0) - v_re)
+        put_gradient(w, at + H_V, phase, -1, zero - j_im, j_re)
+        put_gradient(w, at + H_J, phase, -1, v_im, zero - v_re)
+    elif kind in (CURRENT, CURRENT_ANGLE):
+        size = square_root(j_re * j_re + j_im * j_im)
+        size = where_positive(size - splat(SMALLEST_A), size, splat(SMALLEST_A))
+        if kind == CURRENT:
+            put_gradient(w, at + H_J, phase, -1, j_re / size, j_im / size)
+        else:
+            put_gradient(w, at + H_J, phase, -1, zero - j_im / (size * size), j_re / (size * size))
+    elif kind == CURRENT_REAL:
+        put_gradient(w, at + H_J, phase, -1, one, zero)
+    elif kind == CURRENT_IMAGINARY:
+        put_gradient(w, at + H_J, phase, -1, zero, one)
+    elif kind == VOLTAGE_REAL:
+        put_gradient(w, at + H_V, phase, minus, one, zero)
+    elif kind == VOLTAGE_IMAGINARY:
+        put_gradient(w, at + H_V, phase, minus, zero, one)
     else:
-        size = where_positive(value - splat(1e-9), value, splat(1e-9))
-        store(w, on_j, j_re / size)
-        store(w, on_j + 1, j_im / size)
-    return load(w, at + READING) - value
+        square = v_re * v_re + v_im * v_im
+        put_gradient(w, at + H_V, phase, minus, zero - v_im / square, v_re / square)
+    return off_by(load(w, at + READING), kind, v_re, v_im, j_re, j_im)
 
 
 @routine
@@ -115,16 +193,15 @@ def flow_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, scratch: int) ->
 
 
 @routine
-def flow_objective(
-    w: FloatArray, at: int, kind: int, phase: int, v: int, j: int, dv: int, dj: int, step: float
-) -> float:
-    """Return the meter's part of J after a step."""
-    q = 2 * phase
-    v_re, v_im = load(w, v + q) + step * load(w, dv + q), load(w, v + q + 1) + step * load(w, dv + q + 1)
-    j_re, j_im = load(w, j + q) + step * load(w, dj + q), load(w, j + q + 1) + step * load(w, dj + q + 1)
-    off = load(w, at + READING) - value_of(kind, v_re, v_im, j_re, j_im)
-    variance = load(w, at + VARIANCE) * load(w, at + KNOWN)
-    return where_positive(variance, off * off / where_positive(variance, variance, splat(1.0)), splat(0.0))
+def flow_misfit(w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int, j: int) -> tuple[float, float]:
+    """Return the meter's part of J, and by how much an exact reading is missed, squared."""
+    v_re, v_im = across(w, v, phase, minus)
+    j_re, j_im = across(w, j, phase, -1)
+    off = off_by(load(w, at + READING), kind, v_re, v_im, j_re, j_im)
+    known, variance = load(w, at + KNOWN), load(w, at + VARIANCE)
+    inexact = variance * known
+    part = where_positive(inexact, off * off / where_positive(inexact, inexact, splat(1.0)), splat(0.0))
+    return part, where_positive(variance, splat(0.0), off * off * known)
 
 
 @routine

@@ -23,7 +23,8 @@ POWER, POWER_VARIANCE, MAGNITUDE, WEIGHT = 0, 2, 4, 5
 V, I = 6, 8  # noqa: E741
 M, A, R, B, L, ETA = 10, 14, 18, 22, 24, 28
 DV, DI = 30, 32
-LEAF = 34
+BASE = 34
+LEAF = 38
 
 
 @inlined
@@ -230,16 +231,71 @@ def leaf_down(w: FloatArray, at: int, z: FloatArray, bus: int, phase: int, other
 
 
 @inlined
-def leaf_objective(w: FloatArray, at: int, step: float) -> float:
-    """Return the leaf's part of J after a step along its directions; exact readings (variance 0) have no part."""
-    v = (load(w, at + V) + step * load(w, at + DV), load(w, at + V + 1) + step * load(w, at + DV + 1))
+def power_after(w: FloatArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
+    """Return P and Q after a step, without the product of the two changes: see `powered_current`."""
+    v_re, v_im = load(w, v), load(w, v + 1)
+    i_re, i_im = load(w, i), load(w, i + 1)
+    dv_re, dv_im = step * load(w, dv), step * load(w, dv + 1)
+    di_re, di_im = step * load(w, di), step * load(w, di + 1)
+    p = v_re * (i_re + di_re) + v_im * (i_im + di_im) + dv_re * i_re + dv_im * i_im
+    q = v_im * (i_re + di_re) - v_re * (i_im + di_im) + dv_im * i_re - dv_re * i_im
+    return p, q
+
+
+@inlined
+def powered_current(w: FloatArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
+    """Return the current that draws `power_after` at V + step dV.
+
+    A step is linear in the powers rather than in the currents: a power known well is then met at once, however far
+    the step goes.
+    """
+    p, q = power_after(w, v, i, dv, di, step)
+    re, im = load(w, v) + step * load(w, dv), load(w, v + 1) + step * load(w, dv + 1)
+    inverse2 = splat(1.0) / (re * re + im * im)
+    i_re = where_positive(step, (p * re + q * im) * inverse2, load(w, i))  # no step changes not even the last digit
+    i_im = where_positive(step, (p * im - q * re) * inverse2, load(w, i + 1))
+    return i_re, i_im
+
+
+@inlined
+def move_leaf(w: FloatArray, at: int, step: float, powered: bool) -> None:
+    """Take the step, `powered` or with a linear current; leave in DI what the current differs from the linear one."""
     i = (load(w, at + I) + step * load(w, at + DI), load(w, at + I + 1) + step * load(w, at + DI + 1))
+    change = (splat(0.0), splat(0.0))
+    if powered:
+        better = powered_current(w, at + V, at + I, at + DV, at + DI, step)
+        change = (better[0] - i[0], better[1] - i[1])
+        i = better
+    for q in range(2):
+        store(w, at + V + q, load(w, at + V + q) + step * load(w, at + DV + q))
+    put_pair(w, at + I, i)
+    put_pair(w, at + DI, change)
+
+
+@inlined
+def misfits(w: FloatArray, at: int) -> tuple[float, float, float]:
+    """Return reading minus model of P, Q and |V|."""
+    v, i = pair(w, at + V), pair(w, at + I)
     p = load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])
     q = load(w, at + POWER + 1) - (v[1] * i[0] - v[0] * i[1])
-    u = load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
+    return p, q, load(w, at + MAGNITUDE) - square_root(v[0] * v[0] + v[1] * v[1])
+
+
+@inlined
+def leaf_objective(w: FloatArray, at: int) -> float:
+    """Return the leaf's part of J; exact readings (variance 0) have no part."""
+    p, q, u = misfits(w, at)
     total = u * u * load(w, at + WEIGHT)
     total = total + squared_over(p, load(w, at + POWER_VARIANCE))
     return total + squared_over(q, load(w, at + POWER_VARIANCE + 1))
+
+
+@inlined
+def leaf_violation(w: FloatArray, at: int) -> float:
+    """Return by how much exact readings are missed, squared."""
+    p, q, _ = misfits(w, at)
+    total = where_positive(load(w, at + POWER_VARIANCE), splat(0.0), p * p)
+    return total + where_positive(load(w, at + POWER_VARIANCE + 1), splat(0.0), q * q)
 
 
 @inlined

@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import Finding
+from flexmeter.powerflow.injections import is_aggregate
 from flexmeter.powerflow.lanes import FloatArray, kernel
 from flexmeter.powerflow.network import Network
-from flexmeter.powerflow.tree import is_aggregate
 
-Quantity = Literal["voltage", "active_power", "reactive_power", "current"]
+Quantity = Literal[
+    "voltage", "active_power", "reactive_power", "current", "voltage_angle", "voltage_real", "voltage_imaginary",
+    "current_angle", "current_real", "current_imaginary",
+]  # fmt: skip
 Place = Literal["load", "bus", "branch_from", "branch_to", "head"]
 
 
@@ -27,12 +30,20 @@ class Meter:
     branch (`branch_from`, `branch_to`: powers positive from from- to to-bus, and current; a line's own charging counts
     as beyond the meter) or the `head` of the network (all that flows in; `id` is the head bus). `phase` is a, b or c,
     or a pair of phases for a load or voltmeter between two.
+
+    A phasor is two such scalars, wherever the magnitude can be read: `voltage` and `voltage_angle` [rad], or
+    `voltage_real` and `voltage_imaginary` [V]; `current` and `current_angle`, or `current_real` and
+    `current_imaginary` [A], positive from from- to to-bus. Angles are those of the network's common time reference.
     """
 
     quantity: Quantity
     at: Place
     id: str
     phase: str
+
+
+NEVER_EXACT = ("voltage", "voltage_angle", "voltage_real", "voltage_imaginary")
+"""Quantities of the voltage: a reading of sigma 0 would fix a state, which the elimination has no room for."""
 
 
 def check_readings(meters: Sequence[Meter], value: FloatArray, sigma: FloatArray) -> list[Finding]:
@@ -42,11 +53,12 @@ def check_readings(meters: Sequence[Meter], value: FloatArray, sigma: FloatArray
         text = f"shapes {value.shape} and {sigma.shape} (sigma), expected ({rows}, n_scenario)"
         return [Finding("measurement", (), "value", text)]
     is_voltage = np.array([meter.quantity == "voltage" for meter in meters], bool)[:, None]
+    is_inexact = np.array([meter.quantity in NEVER_EXACT for meter in meters], bool)[:, None]
     present = ~np.isnan(value)
     bad = (
         ("sigma", present & ~(sigma >= 0), "negative or nan, expected a standard deviation"),
         ("sigma", present & np.isinf(sigma), "infinite: leave the reading out (nan) instead"),
-        ("sigma", present & is_voltage & (sigma == 0), "0: a voltage reading cannot be exact"),
+        ("sigma", present & is_inexact & (sigma == 0), "0: a voltage reading cannot be exact"),
         ("value", np.isinf(value), "infinite"),
         ("value", present & is_voltage & (value <= 0), "not positive, expected a voltage magnitude"),
     )
@@ -58,7 +70,7 @@ def check_readings(meters: Sequence[Meter], value: FloatArray, sigma: FloatArray
 
 
 @kernel
-def count_bad(value: FloatArray, sigma: FloatArray, is_voltage: FloatArray) -> int:
+def count_bad(value: FloatArray, sigma: FloatArray, is_inexact: FloatArray, is_voltage: FloatArray) -> int:
     """Return how many readings `check_readings` would complain about."""
     bad = 0
     for row in range(value.shape[0]):
@@ -66,7 +78,8 @@ def count_bad(value: FloatArray, sigma: FloatArray, is_voltage: FloatArray) -> i
             z, deviation = value[row, s], sigma[row, s]
             if not math.isnan(z):
                 fine = deviation >= 0.0 and z - z == 0.0 and deviation - deviation == 0.0
-                if not fine or (is_voltage[row] > 0.0 and (deviation == 0.0 or z <= 0.0)):
+                exact = is_inexact[row] > 0.0 and deviation == 0.0
+                if not fine or exact or (is_voltage[row] > 0.0 and z <= 0.0):
                     bad += 1
     return bad
 

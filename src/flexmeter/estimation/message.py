@@ -33,10 +33,12 @@ from flexmeter.estimation.blocks import (
     invert,
     multiply,
     multiply_constant,
-    multiply_transposed,
+    multiply_lower,
+    subtract,
     symmetric_multiply_transposed,
     symmetric_transposed_multiply,
     transposed_constant_multiply,
+    transposed_multiply,
 )
 from flexmeter.estimation.places import (
     BUS_A,
@@ -61,51 +63,44 @@ from flexmeter.powerflow.lanes import FloatArray, load, routine, store
 def cross(w: FloatArray, bus: int, z: FloatArray, scratch: int) -> None:
     """Carry the bus's message across its edge: writes M, A2, R2, B2; L2 and eta2 go to the first scratch items."""
     l2, eta2 = scratch, scratch + BLOCK
-    a1, r1, n, lz = scratch + 2 * BLOCK, scratch + 3 * BLOCK, scratch + 4 * BLOCK, scratch + 5 * BLOCK
-    inside, p, half = scratch + 6 * BLOCK, scratch + 7 * BLOCK, scratch + 8 * BLOCK
+    a1, n, c, zc = scratch + 2 * BLOCK, scratch + 3 * BLOCK, scratch + 4 * BLOCK, scratch + 5 * BLOCK
+    lzc, inside, y, half = scratch + 6 * BLOCK, scratch + 7 * BLOCK, scratch + 8 * BLOCK, scratch + 9 * BLOCK
     a, r, information = bus + BUS_A, bus + BUS_R, bus + BUS_L
     m, a2, r2 = bus + BUS_M, bus + BUS_A2, bus + BUS_R2
     multiply_constant(w, m, a, z)
     add_identity(w, m)
     invert(w, m)
     multiply(w, a1, m, a)
-    multiply(w, half, m, r)
-    symmetric_multiply_transposed(w, r1, half, m)
     constant_multiply(w, n, z, a1)
     identity_minus(w, n)
-    multiply_constant(w, lz, information, z)
-    transposed_constant_multiply(w, inside, z, lz)
-    narrow(w, r2, r1, inside, half, p)
-    multiply_transposed(w, p, r2, lz)
-    multiply(w, a2, p, n)
+    cholesky(w, half, r)
+    multiply_lower(w, c, m, half)
+    constant_multiply(w, zc, z, c)
+    multiply(w, lzc, information, zc)
+    symmetric_transposed_multiply(w, inside, zc, lzc)
+    add_identity(w, inside)
+    cholesky(w, inside, inside)
+    divide_by_lower_transposed(w, c, c, inside)
+    divide_by_lower_transposed(w, lzc, lzc, inside)
+    symmetric_multiply_transposed(w, r2, c, c)
+    transposed_multiply(w, y, lzc, n)
+    multiply(w, a2, c, y)
     add(w, a2, a1, BLOCK)
-    multiply(w, half, lz, p)
-    for k in range(BLOCK):
-        store(w, half + k, load(w, information + k) - load(w, half + k))
-    multiply(w, inside, half, n)
-    symmetric_transposed_multiply(w, l2, n, inside)
-    b1, y, s = p, half, half + 6
+    multiply(w, half, information, n)
+    symmetric_transposed_multiply(w, l2, n, half)
+    symmetric_transposed_multiply(w, half, y, y)
+    subtract(w, l2, half, BLOCK)
+    b1, drop, pull, s = zc, zc + 6, zc + 12, zc + 18
     apply(w, b1, m, bus + BUS_B)
-    apply(w, y, lz, b1)
-    add(w, y, bus + BUS_ETA, 6)
-    apply_transposed_constant(w, s, z, y)
+    apply_constant(w, drop, z, b1)
+    apply(w, pull, information, drop)
+    add(w, pull, bus + BUS_ETA, 6)
+    apply_transposed_constant(w, s, z, pull)
     apply(w, bus + BUS_B2, r2, s)
     apply_transposed(w, eta2, a2, s)
     for k in range(6):
         store(w, bus + BUS_B2 + k, load(w, b1 + k) - load(w, bus + BUS_B2 + k))
-        store(w, eta2 + k, load(w, y + k) - load(w, eta2 + k))
-
-
-@routine
-def narrow(w: FloatArray, out: int, r: int, information: int, c: int, g: int) -> None:
-    """out = (r^-1 + information)^-1 for semidefinite r; c and g are scratch, information is destroyed."""
-    cholesky(w, c, r)
-    multiply(w, g, information, c)
-    symmetric_transposed_multiply(w, information, c, g)
-    add_identity(w, information)
-    cholesky(w, g, information)
-    divide_by_lower_transposed(w, c, c, g)
-    symmetric_multiply_transposed(w, out, c, c)
+        store(w, eta2 + k, load(w, pull + k) - load(w, eta2 + k))
 
 
 @routine

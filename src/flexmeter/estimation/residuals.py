@@ -121,10 +121,18 @@ def residuals(estimate: Estimate, meters: Sequence[Meter], value: ArrayLike, sig
         visible = np.where(s > 0, 1 - (sigma_fitted / s) ** 2, 0.0)
     return Residuals(
         meters=tuple(meters),
-        residual=np.where(known, z - fitted, np.nan),
+        residual=np.where(known, _difference(meters, z, fitted), np.nan),
         sigma=np.where(known, s, np.nan),
         visible=np.where(known, np.clip(visible, 0, 1), np.nan),
     )
+
+
+def _difference(meters: Sequence[Meter], value: FloatArray, fitted: FloatArray) -> FloatArray:
+    """Return value - fitted, angles the short way round."""
+    off = value - fitted
+    angles = [row for row, meter in enumerate(meters) if meter.quantity.endswith("_angle")]
+    off[angles] = np.remainder(off[angles] + np.pi, 2 * np.pi) - np.pi
+    return off
 
 
 def identification_threshold(n_tested: ArrayLike, false_alarm: float) -> FloatArray:

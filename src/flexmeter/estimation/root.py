@@ -82,12 +82,11 @@ def pull(w: FloatArray, bus: int, root: int, i: int, nominal: float) -> float:
 
 
 @routine
-def prior_objective(w: FloatArray, bus: int, root: int, nominal: float, symmetry: int, step: float) -> float:
-    """Return the part of J of the priors that were needed, after a step: without it they would look like an ascent."""
+def prior_objective(w: FloatArray, bus: int, root: int, nominal: float, symmetry: int) -> float:
+    """Return the part of J of the priors that were needed: without it they would look like an ascent."""
     total = splat(0.0)
     for i in range(1 if symmetry == 2 else 3):
-        re = load(w, bus + BUS_V + 2 * i) + step * load(w, bus + BUS_DV + 2 * i)
-        im = load(w, bus + BUS_V + 2 * i + 1) + step * load(w, bus + BUS_DV + 2 * i + 1)
+        re, im = load(w, bus + BUS_V + 2 * i), load(w, bus + BUS_V + 2 * i + 1)
         off = splat(nominal) - load(w, root + 2 * i) * re - load(w, root + 2 * i + 1) * im
         total = total + load(w, root + ROOT_PRIOR + i) * off * off * (1.0 / (PRIOR * nominal) ** 2)
     return total

@@ -17,6 +17,9 @@ from flexmeter.grid.impedance import parse_vector_group
 from flexmeter.grid.model import PHASES, Component, Grid, LineType
 from flexmeter.grid.topology import branches, spanning_tree
 
+SMALLEST, LARGEST = 1e-9, 1e15
+"""What a number of a grid may be, in any unit: beyond lies nothing physical, and squares overflow."""
+
 
 def validate(grid: Grid, source: str = "", *, radial: bool = False) -> None:
     """Raise `GridError` with all findings, or return if there is none."""
@@ -31,6 +34,8 @@ def findings(grid: Grid, *, radial: bool = False) -> list[Finding]:
     With `radial` closed loops are findings too; without it they are allowed (meshed operation).
     """
     found = [finding for check in _CHECKS for finding in check(grid)]
+    said = {(finding.component, name, finding.field) for finding in found for name in finding.ids}
+    found += [item for item in _not_finite(grid) if (item.component, item.ids[0], item.field) not in said]
     if not found:  # connection can only be judged on sound references
         found += _connection(grid, radial)
     return found
@@ -81,7 +86,7 @@ def _numbers(grid: Grid) -> Iterator[Finding]:
         positive += [("transformer", item.id, field, getattr(item, field)) for field in fields]
     positive.append(("grid", grid.id, "frequency_hz", grid.frequency_hz))
     for component, name, field, value in positive:
-        if not (math.isfinite(value) and value > 0):
+        if not SMALLEST <= value <= LARGEST:
             yield Finding(component, (name,), field, f"{value}, expected a positive number")
     for line in grid.lines:
         if not (math.isfinite(line.length_km) and line.length_km >= 0):
@@ -96,6 +101,44 @@ def _numbers(grid: Grid) -> Iterator[Finding]:
         impedance = (source.angle_rad, source.r1_ohm, source.x1_ohm, source.r0_ohm, source.x0_ohm)
         if not all(math.isfinite(value) for value in impedance):
             yield Finding("source", (source.id,), "impedance", "not a finite number")
+
+
+def _not_finite(grid: Grid) -> Iterator[Finding]:
+    """Yield every number that is nan, infinite or absurd; only a voltage limit of a load may be infinite."""
+    for component, items in _components(grid):
+        for item in items:
+            for field in item.__struct_fields__:
+                value = getattr(item, field)
+                if not _is_sane(value) and not (field == "v_max_pu" and value == math.inf):
+                    yield Finding(component, (item.id,), field, f"{value}, expected finite numbers up to {LARGEST:g}")
+
+
+def _is_sane(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_sane(item) for item in value)
+    return not isinstance(value, float) or abs(value) <= LARGEST
+
+
+def _not_negative(grid: Grid) -> Iterator[Finding]:
+    fields = (
+        ("line_type", grid.line_types, ("rated_current_a",)),
+        (
+            "transformer",
+            grid.transformers,
+            ("uk0_percent", "ukr0_percent", "no_load_loss_w", "no_load_current_percent"),
+        ),
+        ("source", grid.sources, ("r1_ohm", "r0_ohm")),
+        ("load", grid.loads, ("v_min_pu", "nominal_voltage_v")),
+    )
+    for component, items, names in fields:
+        for item, name in ((item, name) for item in items for name in names):
+            if getattr(item, name) < 0:
+                yield Finding(component, (item.id,), name, f"{getattr(item, name)}, expected >= 0")
+    for transformer in grid.transformers:
+        steps = transformer.tap_position - transformer.tap_neutral
+        if not 1 + steps * transformer.tap_step_percent / 100 > 0:
+            text = f"{steps} steps of {transformer.tap_step_percent} %, expected a ratio above 0"
+            yield Finding("transformer", (transformer.id,), "tap_position", text)
 
 
 def _line_types(grid: Grid) -> Iterator[Finding]:
@@ -219,6 +262,7 @@ _CHECKS: tuple[Callable[[Grid], Iterator[Finding]], ...] = (
     _ids,
     _references,
     _numbers,
+    _not_negative,
     _line_types,
     _phases,
     _transformers,

@@ -31,8 +31,9 @@ Function = TypeVar("Function", bound=Callable[..., object])
 PARTS = {
     "powerflow": ("lanes", "sweep"),
     "estimation": (
-        "aggregate", "blocks", "correction", "covariance", "flow", "gauss_newton", "leaf", "measurements", "message",
-        "places", "root",
+        "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
+        "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor", "places", "response",
+        "root", "start", "ties",
     ),
     "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip
@@ -49,8 +50,9 @@ def _sources() -> str:
 
 
 _SOURCES = _sources()
-_INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Functions that only kernels call need no entry from Python: a quarter of the compile time."""
+_INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+"""Functions that only kernels call need no entry from Python: a quarter of the compile time. They own no memory, so
+references to arrays are not counted (numba would count every array of a model at every call, atomically)."""
 
 
 def kernel(function: Function) -> Function:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flexmeter.grid.model import PHASES
 from flexmeter.powerflow.lanes import FloatArray, IntArray
 from flexmeter.powerflow.tree import Tree, real_form
 
@@ -21,8 +22,9 @@ def loop_arrays(tree: Tree) -> tuple[IntArray, IntArray, FloatArray, FloatArray]
 def inverse_loop_impedance(tree: Tree, source_impedance: FloatArray) -> FloatArray:
     """Return K (6 n_loop, 6 n_loop) [S]: loop currents that close given voltage gaps, with loads held.
 
-    The gap T V_from - V_to - Z x falls by Z_loop x; Z_loop is found by sweeping unit currents through the tree. A
-    phase that no loop branch carries has zero impedance all the way: its row is left out (pseudo-inverse).
+    The gap T V_from - V_to - Z x falls by Z_loop x; Z_loop is found by sweeping unit currents through the tree. Phases
+    that a branch does not have stay open (rows and columns of zeros); parallel branches without impedance share their
+    current equally (pseudo-inverse).
     """
     start, end, transfer, impedance = loop_arrays(tree)
     n_loop = len(start)
@@ -33,7 +35,10 @@ def inverse_loop_impedance(tree: Tree, source_impedance: FloatArray) -> FloatArr
         v = _voltages(tree, source_impedance, start, end, transfer, x)
         gap = np.einsum("lij,lj->li", transfer, v[start]) - v[end] - np.einsum("lij,lj->li", impedance, x)
         response[:, column] = -gap.ravel()
-    return np.asarray(np.linalg.pinv(response, rcond=1e-12), np.float64)
+    closed = np.flatnonzero([phase in loop.phases for loop in tree.network.loops for phase in PHASES for _ in "ri"])
+    inverse = np.zeros_like(response)
+    inverse[np.ix_(closed, closed)] = np.linalg.pinv(response[np.ix_(closed, closed)], rcond=1e-12)
+    return inverse
 
 
 def _voltages(

@@ -11,37 +11,32 @@ below) are one flat list without padding, nodes are a flat list of (bus, phase).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
 
 import numpy as np
 
 from flexmeter.errors import Finding, GridError, NotRadial
-from flexmeter.grid.impedance import (
-    line_admittance_per_km,
-    line_impedance_per_km,
-    sequence_to_phase,
-    transformer_impedance,
-    transformer_shunt,
-    transformer_transfer,
-)
-from flexmeter.grid.model import PHASES, Grid, Line, Load, Symmetry, Transformer
-from flexmeter.grid.topology import Branch, branches, closed_branches
+from flexmeter.grid.impedance import sequence_to_phase
+from flexmeter.grid.model import PHASES, Grid, Line, Symmetry
+from flexmeter.grid.topology import Branch
+from flexmeter.powerflow.edges import Edges, depth_first
+from flexmeter.powerflow.injections import list_injections
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
-
-AGGREGATE = "aggregate"
-"""Prefix of the injection ids that stand for a whole area: `aggregate:<area id>`."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A closed branch outside the tree between two buses (positions): V_to = T V_from - Z x, x its current."""
+    """A closed branch outside the tree between two buses (positions): V_to = T V_from - Z x, x its current.
+
+    `phases` are those it connects; in the others no current flows and the two voltages have nothing to do with each
+    other.
+    """
 
     branch: str
     from_bus: int
     to_bus: int
+    phases: str
     transfer: ComplexArray
     impedance: ComplexArray
 
@@ -148,7 +143,7 @@ def compile_network(grid: Grid, switches: tuple[bool, ...] | None = None, *, are
     """
     members = _members(grid, area)
     head = _head_bus(grid, area)
-    edges = _Edges(grid, switches, members)
+    edges = Edges(grid, switches, members)
     order, upstream, loops = edges.tree(head)
     lost = tuple(bus for bus in members if bus not in upstream)
     if lost:
@@ -174,76 +169,6 @@ def _head_bus(grid: Grid, area: str | None) -> str:
     return grid.sources[0].bus
 
 
-class _Edges:
-    """The closed branches among the members, with their matrices."""
-
-    def __init__(self, grid: Grid, switches: tuple[bool, ...] | None, members: Iterable[str]) -> None:
-        self.grid = grid
-        self.types = {item.id: item for item in grid.line_types}
-        self.buses = {bus.id: bus for bus in grid.buses}
-        self.neighbours: dict[str, list[Branch]] = {bus: [] for bus in members}
-        for branch, closed in zip(branches(grid), closed_branches(grid, switches), strict=True):
-            if closed and branch.from_bus in self.neighbours and branch.to_bus in self.neighbours:
-                self.neighbours[branch.from_bus].append(branch)
-                self.neighbours[branch.to_bus].append(branch)
-
-    def tree(self, head: str) -> tuple[list[str], dict[str, tuple[str, Branch | None]], list[Branch]]:
-        """Return breadth-first buses, their (parent, branch), and the branches that close loops.
-
-        Breadth first, so that the two ends of a ring meet in the middle and transformers are met from above.
-        """
-        upstream: dict[str, tuple[str, Branch | None]] = {head: ("", None)}
-        order = [head]
-        loops: dict[str, Branch] = {}
-        for here in order:
-            for branch in self.neighbours[here]:
-                there = branch.to_bus if branch.from_bus == here else branch.from_bus
-                if branch is upstream[here][1]:
-                    continue
-                if there not in upstream:
-                    upstream[there] = (here, branch)
-                    order.append(there)
-                elif upstream[there][1] is not branch:
-                    loops[branch.id] = branch
-        return order, upstream, list(loops.values())
-
-    def matrices(self, branch: Branch, forward: bool) -> tuple[ComplexArray, ComplexArray]:
-        """Return T and Z in the direction of supply."""
-        if isinstance(branch, Line):
-            return np.eye(3, dtype=complex), self._line_impedance(branch)
-        return _transformer_matrices(branch, forward)
-
-    def _line_impedance(self, line: Line) -> ComplexArray:
-        z = line_impedance_per_km(self.types[line.type]) * line.length_km
-        return np.asarray(z * _phase_mask(line.phases))
-
-    def shunts(self, branch: Branch) -> Iterable[tuple[str, ComplexArray]]:
-        """Return the admittances to earth a branch brings: half the charging at each end, iron at the from-side."""
-        if isinstance(branch, Transformer):
-            yield branch.from_bus, np.eye(3, dtype=np.complex128) * transformer_shunt(branch)
-            return
-        y = line_admittance_per_km(self.types[branch.type], self.grid.frequency_hz) * branch.length_km / 2
-        if np.any(y):
-            yield branch.from_bus, y * _phase_mask(branch.phases)
-            yield branch.to_bus, y * _phase_mask(branch.phases)
-
-
-def _phase_mask(phases: str) -> FloatArray:
-    have = np.array([phase in phases for phase in PHASES], float)
-    return np.outer(have, have)
-
-
-def _transformer_matrices(transformer: Transformer, forward: bool) -> tuple[ComplexArray, ComplexArray]:
-    t, z = transformer_transfer(transformer), transformer_impedance(transformer)
-    if forward:
-        return t, z
-    if abs(np.linalg.det(t)) < 1e-9 * np.abs(t).max() ** 3:
-        text = f"fed from its to-side, which {transformer.vector_group} cannot be (zero sequence undefined)"
-        raise GridError([Finding("transformer", (transformer.id,), "from_bus", text)])
-    inverse = np.asarray(np.linalg.inv(t), np.complex128)
-    return inverse, np.asarray(inverse @ z @ inverse.conj().T)
-
-
 def _assemble(
     grid: Grid,
     area: str | None,
@@ -251,9 +176,9 @@ def _assemble(
     order: list[str],
     upstream: dict[str, tuple[str, Branch | None]],
     loops: list[Branch],
-    edges: _Edges,
+    edges: Edges,
 ) -> Network:
-    order = _depth_first(order, upstream)
+    order = depth_first(order, upstream)
     position = {bus: k for k, bus in enumerate(order)}
     n = len(order)
     transfer = np.tile(np.eye(3, dtype=complex), (n, 1, 1))
@@ -288,25 +213,12 @@ def _assemble(
         nodes=tuple(nodes),
         node_bus=np.array([position[bus] for bus, _ in nodes], np.int64),
         node_phase=np.array([PHASES.index(phase) for _, phase in nodes], np.int64),
-        **_injections(grid, area, position, nominal),
+        **list_injections(grid, area, position, nominal),
         loops=tuple(_loop(branch, position, edges) for branch in loops),
         source_v=source_v,
         source_impedance=source_z,
         symmetry=next((source.symmetry for source in grid.sources if source.bus == order[0]), "free"),
     )
-
-
-def _depth_first(order: list[str], upstream: dict[str, tuple[str, Branch | None]]) -> list[str]:
-    """Return the same tree with every subtree in one piece: neighbours in the tree lie near in memory."""
-    children: dict[str, list[str]] = {bus: [] for bus in order}
-    for bus in order[1:]:
-        children[upstream[bus][0]].append(bus)
-    result, stack = [], [order[0]]
-    while stack:
-        bus = stack.pop()
-        result.append(bus)
-        stack.extend(reversed(children[bus]))
-    return result
 
 
 def _unique(neighbours: dict[str, list[Branch]]) -> list[Branch]:
@@ -320,9 +232,10 @@ def _shunt_admittance(phases: str, g_s: tuple[float, ...], b_s: tuple[float, ...
     return y
 
 
-def _loop(branch: Branch, position: dict[str, int], edges: _Edges) -> Loop:
+def _loop(branch: Branch, position: dict[str, int], edges: Edges) -> Loop:
     transfer, impedance = edges.matrices(branch, True)
-    return Loop(branch.id, position[branch.from_bus], position[branch.to_bus], transfer, impedance)
+    phases = branch.phases if isinstance(branch, Line) else PHASES
+    return Loop(branch.id, position[branch.from_bus], position[branch.to_bus], phases, transfer, impedance)
 
 
 def _source(grid: Grid, head: str, nominal: float, area: str | None) -> tuple[ComplexArray, ComplexArray]:
@@ -333,71 +246,3 @@ def _source(grid: Grid, head: str, nominal: float, area: str | None) -> tuple[Co
             z = sequence_to_phase(complex(source.r1_ohm, source.x1_ohm), complex(source.r0_ohm, source.x0_ohm))
             return voltage, z
     return nominal * turn, np.zeros((3, 3), complex)
-
-
-def _injections(grid: Grid, area: str | None, position: dict[str, int], nominal: FloatArray) -> _Injections:
-    own = {bus.id for bus in grid.buses if area is None or bus.area == area}
-    rows = [row for load in grid.loads if load.bus in own for row in _load_rows(load, position, nominal)]
-    areas = [item for item in grid.areas if area is not None and item.parent == area and item.head_bus in position]
-    for item in areas:
-        bus = position[item.head_bus]
-        rows += [
-            ((f"{AGGREGATE}:{item.id}", PHASES[k]), bus, k, -1, 0.0, 0.0, (0.0, 0.0, 1.0), nominal[bus], 0.0, 1e9)
-            for k in range(3)
-        ]
-    return _Injections(
-        injections=tuple(row[0] for row in rows),
-        injection_bus=np.array([row[1] for row in rows], np.int64),
-        injection_plus=np.array([row[2] for row in rows], np.int64),
-        injection_minus=np.array([row[3] for row in rows], np.int64),
-        power_w=np.array([row[4] for row in rows], float),
-        power_var=np.array([row[5] for row in rows], float),
-        zip=np.array([row[6] for row in rows], float).reshape(-1, 3),
-        load_v=np.array([row[7] for row in rows], float),
-        v_min_pu=np.array([row[8] for row in rows], float),
-        v_max_pu=np.array([row[9] for row in rows], float),
-        aggregates=tuple((item.id, position[item.head_bus]) for item in areas),
-    )
-
-
-class _Injections(TypedDict):
-    """The part of a network that describes its injections."""
-
-    injections: tuple[tuple[str, str], ...]
-    injection_bus: IntArray
-    injection_plus: IntArray
-    injection_minus: IntArray
-    power_w: FloatArray
-    power_var: FloatArray
-    zip: FloatArray
-    load_v: FloatArray
-    v_min_pu: FloatArray
-    v_max_pu: FloatArray
-    aggregates: tuple[tuple[str, int], ...]
-
-
-_Row = tuple[tuple[str, str], int, int, int, float, float, tuple[float, float, float], float, float, float]
-
-
-def _load_rows(load: Load, position: dict[str, int], nominal: FloatArray) -> list[_Row]:
-    bus = position[load.bus]
-    phase_v = load.nominal_voltage_v / np.sqrt(3) if load.nominal_voltage_v else float(nominal[bus])
-    result = []
-    for k, (plus, minus) in enumerate(_terminals(load)):
-        name = PHASES[plus] if minus < 0 else PHASES[plus] + PHASES[minus]
-        voltage = phase_v if minus < 0 else phase_v * np.sqrt(3)
-        active = load.power_w[k] if load.power_w else 0.0
-        reactive = load.power_var[k] if load.power_var else 0.0
-        result.append(
-            ((load.id, name), bus, plus, minus, active, reactive, load.zip, voltage, load.v_min_pu, load.v_max_pu)
-        )
-    return result
-
-
-def _terminals(load: Load) -> list[tuple[int, int]]:
-    phases = [PHASES.index(phase) for phase in load.phases]
-    if load.connection == "wye":
-        return [(phase, -1) for phase in phases]
-    if len(phases) == 2:
-        return [(phases[0], phases[1])]
-    return [(0, 1), (1, 2), (2, 0)]

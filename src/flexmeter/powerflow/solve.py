@@ -16,7 +16,7 @@ from flexmeter.errors import DidNotConverge, Finding, MeasurementError
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.loops import inverse_loop_impedance, loop_arrays
 from flexmeter.powerflow.network import Network
-from flexmeter.powerflow.sweep import SweepModel, expand_blocks, solve_blocks, work_size
+from flexmeter.powerflow.sweep import Flow, Powers, SweepModel, expand_blocks, solve_blocks, work_size
 from flexmeter.powerflow.tree import Tree, real_form, reduce_network
 
 
@@ -175,26 +175,34 @@ def powerflow(
     model = network if isinstance(network, PowerFlowModel) else prepare(network)
     active, reactive, source = _inputs(model.network, active_power_w, reactive_power_var, source_voltage_v)
     n_scenario, tree = active.shape[1], model.tree
+    powers = Powers(active, reactive, ready(source.real), ready(source.imag))
     edge_a = np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
-    spine_v = np.empty((3 * tree.n_spine, n_scenario), complex)
-    loop_a = np.empty((3 * len(model.network.loops), n_scenario), complex)
+    flow = Flow(
+        spine_v=np.empty((3 * tree.n_spine, n_scenario), complex),
+        spine_j=edge_a[: 3 * tree.n_spine],
+        leaf_i=edge_a[3 * tree.n_spine : 3 * tree.n_spine + tree.n_leaf],
+        loop_i=np.empty((3 * len(model.network.loops), n_scenario), complex),
+        iterations=np.empty(n_scenario, np.int64),
+        mismatch_va=np.empty(n_scenario),
+    )
     node_v = np.empty((len(model.network.nodes), n_scenario), complex)
-    iterations, mismatch = np.empty(n_scenario, np.int64), np.empty(n_scenario)
-    edge_part = edge_a[: 3 * tree.n_spine]
-    leaf_part = edge_a[3 * tree.n_spine : 3 * tree.n_spine + tree.n_leaf]
-    source_re, source_im = ready(source.real), ready(source.imag)
 
     def run(first: int, last: int) -> None:
-        solve_blocks(
-            first, last, np.empty(work_size(model.sweep)), model.sweep, active, reactive, source_re, source_im,
-            tolerance_va, max_iterations,
-            spine_v, edge_part, leaf_part, loop_a, iterations, mismatch,
-        )  # fmt: skip
-        expand_blocks(first, last, model.node_spine, model.node_edge, model.node_x, spine_v, edge_a, node_v)
+        w = np.empty(work_size(model.sweep))
+        solve_blocks(first, last, w, model.sweep, powers, tolerance_va, max_iterations, flow)
+        expand_blocks(first, last, model.node_spine, model.node_edge, model.node_x, flow.spine_v, edge_a, node_v)
 
     share_blocks(run, block_count(n_scenario), threads)
-    injection = np.take(leaf_part, tree.injection_leaf, axis=0)
-    return PowerFlowResult(model, node_v, injection, loop_a, iterations, mismatch, spine_v, edge_a)
+    return PowerFlowResult(
+        model=model,
+        voltage_v=node_v,
+        injection_a=np.take(flow.leaf_i, tree.injection_leaf, axis=0),
+        loop_a=flow.loop_i,
+        iterations=flow.iterations,
+        mismatch_va=flow.mismatch_va,
+        _spine_v=flow.spine_v,
+        _edge_a=edge_a,
+    )
 
 
 def share_blocks(run: Callable[[int, int], None], n_block: int, threads: int) -> None:

@@ -295,27 +295,43 @@ def write_complex(w: FloatArray, first: int, out: ComplexArray, start: int, coun
         put_complex(out, row, start, count, load(w, first + 2 * row), load(w, first + 2 * row + 1))
 
 
+class Powers(NamedTuple):
+    """Input of every scenario: `active_w`, `reactive_var` (n_injection, n), `source_re`, `source_im` (3, n) [V]."""
+
+    active_w: FloatArray
+    reactive_var: FloatArray
+    source_re: FloatArray
+    source_im: FloatArray
+
+
+class Flow(NamedTuple):
+    """Where the solution of every scenario goes.
+
+    `spine_v`, `spine_j` (3 n_spine, n) voltages [V] and edge currents [A]; `leaf_i` (n_leaf, n); `loop_i` (3 n_loop,
+    n); `iterations` (n,) -1 where the tolerance was not reached; `mismatch_va` (n,).
+    """
+
+    spine_v: ComplexArray
+    spine_j: ComplexArray
+    leaf_i: ComplexArray
+    loop_i: ComplexArray
+    iterations: IntArray
+    mismatch_va: FloatArray
+
+
 @kernel
 def solve_blocks(
     first_block: int,
     last_block: int,
     w: FloatArray,
     m: SweepModel,
-    active_w: FloatArray,
-    reactive_var: FloatArray,
-    source_re: FloatArray,
-    source_im: FloatArray,
+    powers: Powers,
     tolerance_va: float,
     max_iterations: int,
-    spine_v: ComplexArray,
-    spine_j: ComplexArray,
-    leaf_i: ComplexArray,
-    loop_i: ComplexArray,
-    iterations: IntArray,
-    mismatch_va: FloatArray,
+    out: Flow,
 ) -> None:
     """Solve the scenarios of some blocks; `iterations` stays -1 where the tolerance was not reached."""
-    n, n_leaf, n_scenario = len(m.parent), len(m.leaf_plus), active_w.shape[1]
+    n, n_leaf, n_scenario = len(m.parent), len(m.leaf_plus), powers.active_w.shape[1]
     at = work_places(n, n_leaf, len(m.loop_from))
     for block in range(first_block, last_block):
         start = block * LANES
@@ -325,26 +341,26 @@ def solve_blocks(
         for leaf in range(n_leaf):
             row = m.leaf_injection[leaf]
             if row >= 0:
-                store(w, at.p + 2 * leaf, take(active_w, row, start, count))
-                store(w, at.p + 2 * leaf + 1, take(reactive_var, row, start, count))
+                store(w, at.p + 2 * leaf, take(powers.active_w, row, start, count))
+                store(w, at.p + 2 * leaf + 1, take(powers.reactive_var, row, start, count))
         for phase in range(3):
-            store(w, at.e + 2 * phase, take(source_re, phase, start, count))
-            store(w, at.e + 2 * phase + 1, take(source_im, phase, start, count))
+            store(w, at.e + 2 * phase, take(powers.source_re, phase, start, count))
+            store(w, at.e + 2 * phase + 1, take(powers.source_im, phase, start, count))
         sweep(w, at, m)
         for k in range(count):
-            iterations[start + k] = -1
+            out.iterations[start + k] = -1
         off = splat(0.0)
         for iteration in range(max_iterations + 1):
             off = larger(load_currents(w, at, m), loop_currents(w, at, m))
-            if settle(off, start, count, iteration, tolerance_va**2, iterations) or iteration == max_iterations:
+            if settle(off, start, count, iteration, tolerance_va**2, out.iterations) or iteration == max_iterations:
                 break
             sweep(w, at, m)
         for k in range(count):
-            mismatch_va[start + k] = lane(off, k) ** 0.5
-        write_complex(w, at.v, spine_v, start, count)
-        write_complex(w, at.j, spine_j, start, count)
-        write_complex(w, at.i, leaf_i, start, count)
-        write_complex(w, at.x, loop_i, start, count)
+            out.mismatch_va[start + k] = lane(off, k) ** 0.5
+        write_complex(w, at.v, out.spine_v, start, count)
+        write_complex(w, at.j, out.spine_j, start, count)
+        write_complex(w, at.i, out.leaf_i, start, count)
+        write_complex(w, at.x, out.loop_i, start, count)
 
 
 @kernel

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flexmeter.powerflow.injections import is_aggregate
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
 from flexmeter.powerflow.network import Network
 
@@ -139,11 +140,6 @@ class _Shape:
             if self.is_leaf[k]:
                 up = network.parent[k]
                 self.injection_below[up] = max(self.injection_below[up], self.injection_below[k])
-
-
-def is_aggregate(injection_id: str) -> bool:
-    """Whether an injection stands for a whole area below."""
-    return injection_id.startswith("aggregate:")
 
 
 @dataclass

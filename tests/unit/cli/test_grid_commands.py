@@ -11,7 +11,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from flexmeter.cli import app
-from flexmeter.errors import FlexmeterError, InputError, NotRadial
+from flexmeter.errors import FlexmeterError, InputError
 from flexmeter.grid import Grid, write_grid
 from flexmeter.powerflow import compile_network, powerflow
 from flexmeter.scenario.european_lv import european_lv_grid, european_lv_powers
@@ -176,18 +176,54 @@ def test_bad_input_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-def test_readings_that_do_not_fit_are_all_named(grid_file: Path, tmp_path: Path) -> None:
-    readings = tmp_path / "readings.csv"
-    readings.write_text("meter,quantity,value\nnobody,voltage,230\nload1,current,5\n34,voltage,230\n")
+def test_readings_that_do_not_fit_are_all_named(grid_file: Path, feeder: Grid, tmp_path: Path) -> None:
+    readings, line = tmp_path / "readings.csv", feeder.lines[0].id
+    readings.write_text(
+        f"meter,quantity,value,at\nnobody,voltage,230,\nload1,charm,5,\n34,voltage,230,\n{line},current,3,\n"
+        f"{line},current,3,middle\nload1,current,3,branch_to\n"
+    )
     with pytest.raises(InputError) as caught:
         run("estimate", grid_file, readings)
-    for text in ("neither a load nor a bus", "'current', expected voltage", "phase: missing"):
+    for text in (
+        "neither a load nor a bus",
+        "'charm', expected voltage",
+        "phase: missing",
+        "at: missing at a branch",
+        "at: 'middle', expected load, bus",
+        "no branch of this id",
+    ):
         assert text in str(caught.value)
 
 
-def test_estimation_refuses_a_closed_ring(tmp_path: Path) -> None:
+def test_estimation_of_a_closed_ring_with_branch_meters_and_a_phasor(tmp_path: Path) -> None:
     grid = reference_grid()
-    write_grid(grid, tmp_path / "grid.json")
-    (tmp_path / "r.csv").write_text("meter,phase,quantity,value\nMV_002,a,voltage,8660\n")
-    with pytest.raises(NotRadial, match="--switches"):
-        run("estimate", tmp_path / "grid.json", tmp_path / "r.csv", "--switches", "1" * 13)
+    path, readings = tmp_path / "grid.json", tmp_path / "r.csv"
+    write_grid(grid, path)
+    network = compile_network(grid, (True,) * 13)
+    state = powerflow(network)
+    branch = next(switch.branch for switch in grid.switches if switch.branch in network.branch_row)
+    bus = network.bus_ids[3]
+    k = network.branch_ids.index(branch)
+    with readings.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["meter", "phase", "quantity", "value", "at", "scenario"])
+        for scenario in ("one", "two"):
+            for phase, current in zip("abc", state.branch_current_a[k, :, 0], strict=True):
+                writer.writerow([branch, phase, "current", abs(current), "branch_to", scenario])
+            for load, phase in network.injections:
+                row = network.injection_row[load, phase]
+                writer.writerow([load, phase, "active_power", network.power_w[row], "", scenario])
+                writer.writerow([load, phase, "reactive_power", network.power_var[row], "", scenario])
+            for phase in "abc":
+                v = state.voltage_v[network.node_row[bus, phase], 0]
+                writer.writerow([bus, phase, "voltage", abs(v), "", scenario])
+        angle = np.angle(state.voltage_v[network.node_row[bus, "a"], 0])
+        writer.writerow([bus, "a", "voltage_angle", angle, "", "two"])
+    summary = told("estimate", path, readings, "--switches", "1" * 13, "--out", tmp_path / "v.csv")
+    assert summary["not_converged"] == []
+    assert summary["unobservable"] == []
+    with (tmp_path / "v.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["scenario"] == "two"]
+    for row in rows[:30]:
+        v = state.voltage_v[network.node_row[row["bus"], row["phase"]], 0]
+        assert float(row["voltage_v"]) == pytest.approx(abs(v), rel=1e-6)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from grids import feeder, ring
+from msgspec.structs import replace
 from power_grid_model import CalculationMethod, LoadGenType, PowerGridModel, initialize_array
 
 from flexmeter.errors import DidNotConverge, GridError, MeasurementError, NotRadial
@@ -120,6 +121,19 @@ def test_closed_ring_equals_opendss():
         pairs = np.array(dss.Bus.Voltages()).reshape(-1, 2)
         mine = flow.voltage_v[[flow.model.network.node_row[bus.id, phase] for phase in "abc"], 0]
         assert np.max(np.abs(mine - (pairs[:, 0] + 1j * pairs[:, 1]))) / PU < 1e-6
+
+
+def test_a_loop_of_two_phases_leaves_the_third_open():
+    grid = ring(closed=True)
+    lines = tuple(replace(line, phases="ab") if line.id == "l6" else line for line in grid.lines)
+    network = compile_network(replace(grid, lines=lines))
+    flow = powerflow(network, tolerance_va=1e-6)
+    loop = network.loops[0]
+    ends = [[network.node_row[network.bus_ids[bus], p] for p in "abc"] for bus in (loop.from_bus, loop.to_bus)]
+    gap = flow.voltage_v[ends[0], 0] - flow.voltage_v[ends[1], 0] - loop.impedance @ flow.loop_a[:, 0]
+    assert np.all(np.abs(gap[:2]) < 1e-6)
+    assert flow.loop_a[2, 0] == 0.0
+    assert abs(gap[2]) > 10.0
 
 
 def test_powers_losses_and_currents_balance():

@@ -31,7 +31,7 @@ class LoadTable:
 
 @dataclass(frozen=True)
 class ReadingTable:
-    """Readings in scenarios: `keys` are (quantity, meter, phase), `value` and `sigma` (n_key, n_scenario).
+    """Readings in scenarios: `keys` are (quantity, meter, phase, at), `value` and `sigma` (n_key, n_scenario).
 
     nan = missing; where no sigma is given it is nan.
     """
@@ -123,24 +123,29 @@ def _column(phase: str, place: int) -> int:
 
 
 def read_reading_table(path: Path | str) -> ReadingTable:
-    """Return readings; columns: meter (load or bus id), quantity, value, optionally phase, sigma and scenario."""
+    """Return readings; columns: meter (id of a load, bus or branch), quantity, value, optionally phase, sigma, scenario.
+
+    A column `at` says where at the meter's place it reads: load, bus, branch_from, branch_to or head.
+    """
     columns = read_table(path, READING_COLUMNS)
     scenarios, place = _scenarios(columns)
     n = len(place)
-    phases, sigmas = columns.get("phase", [None] * n), columns.get("sigma", [None] * n)
+    phases, sigmas, places = (columns.get(name, [None] * n) for name in ("phase", "sigma", "at"))
     keys: dict[Key, int] = {}
     entries: dict[tuple[int, int], tuple[float, float]] = {}
     findings = []
     for number in range(n):
-        quantity, meter, phase = (columns["quantity"][number], columns["meter"][number], phases[number])
-        key = (str(quantity), str(meter), "" if _empty(phase) else str(phase))
+        words = (columns["quantity"][number], columns["meter"][number], phases[number], places[number])
+        key = tuple("" if _empty(word) else str(word) for word in words)
         at = keys.setdefault(key, len(keys)), place[number]
         value, sigma = columns["value"][number], sigmas[number]
         if at in entries:
-            findings.append(Finding("reading", (" ".join(key),), f"row {number + 1}", "given twice in a scenario"))
+            findings.append(
+                Finding("reading", (" ".join(key).strip(),), f"row {number + 1}", "given twice in a scenario")
+            )
         elif not (value is None or _is_number(value)) or not (_empty(sigma) or _is_number(sigma)):
             text = f"{value!r} with sigma {sigma!r}, expected numbers"
-            findings.append(Finding("reading", (" ".join(key),), f"row {number + 1}", text))
+            findings.append(Finding("reading", (" ".join(key).strip(),), f"row {number + 1}", text))
         else:
             entries[at] = (
                 np.nan if value is None else float(value),  # type: ignore[arg-type]
