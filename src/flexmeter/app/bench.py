@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import platform
@@ -71,6 +72,7 @@ def run_case(name: str, folder: Path, options: Options) -> dict[str, object]:
     if name not in cases:
         raise InputError(f"case {name!r}: expected one of {', '.join(cases)}")
     logging.disable(logging.WARNING)  # lost connections are part of it
+    gc.set_threshold(50_000, 50, 100)  # millions of acknowledgements are kept, there are no cycles to look for
     try:
         result = uvloop.run(cases[name](folder, options))
     finally:

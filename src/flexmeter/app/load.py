@@ -14,9 +14,10 @@ from flexmeter.messages.readings import Clock
 from flexmeter.messaging import MqttClient
 
 SINGLE_COLUMNS = tuple(COLUMNS[name] for name in ("voltage.a", "active_power.a", "reactive_power.a"))
-_LEAST_PAUSE_S = 0.005
-_GOLDEN = 0.618
 PACKED_COLUMNS = tuple(COLUMNS[name] for name in ("voltage", "active_power", "reactive_power"))
+_LEAST_PAUSE_S = 0.005
+_MADE_UP_S = 5.0
+_GOLDEN = 0.618
 
 
 @dataclass
@@ -103,7 +104,7 @@ Load = Sequence[Numbered | Packed]
 
 
 async def paced(devices: Load, rate_per_s: float, stop: asyncio.Event) -> None:
-    """Publish at a rate over all devices until told to stop; what a stall held up is not made up for."""
+    """Publish at a rate over all devices until told to stop; a stall is made up for, up to some seconds."""
     interval_s = len(devices) / rate_per_s
     await asyncio.gather(*(_pace(device, interval_s, place, stop) for place, device in enumerate(devices)))
 
@@ -114,7 +115,7 @@ async def _pace(device: Numbered | Packed, interval_s: float, place: int, stop: 
     next_s = loop.time() + pause_s * (place * _GOLDEN % 1)  # the devices do not all publish at once
     while not stop.is_set():
         now_s = loop.time()
-        next_s = max(next_s, now_s - 0.5)
+        next_s = max(next_s, now_s - _MADE_UP_S)
         while next_s <= now_s:
             await device.publish()
             next_s += interval_s
