@@ -1,7 +1,7 @@
-"""Results as Arrow tables: one row per scenario and bus, load or meter, with ids, phases, and units in the column names.
+"""Results as Arrow tables: one row per scenario and bus, load or meter; ids, phases, units in the column names.
 
-`to_pandas` turns any of them into a data frame where pandas is installed. A study of many scenarios stays small in memory
-if it is estimated and written block by block: `in_blocks`.
+`to_pandas` turns any of them into a data frame where pandas is installed. A study of many scenarios stays small in
+memory if it is estimated and written block by block: `in_blocks`.
 """
 
 from __future__ import annotations

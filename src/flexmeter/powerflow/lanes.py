@@ -32,8 +32,8 @@ PARTS = {
     "powerflow": ("lanes", "sweep"),
     "estimation": (
         "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
-        "intake", "joint", "leaf", "message", "model", "move", "passes", "phasor", "places", "response", "root", "start",
-        "ties",
+        "intake", "joint", "leaf", "message", "model", "move", "passes", "phasor", "places", "response", "root",
+        "start", "ties",
     ),
 }  # fmt: skip
 """The modules that kernels are made of."""

@@ -214,7 +214,7 @@ def peer_voltages(grid, value, sigma):
 
 
 def test_the_ring_is_power_grid_models_newton_estimate():
-    """Its angles of the source are not fixed but held by readings of their own: a difference of some 1e-5 pu is that."""
+    """Its angles of the source are not fixed but held by readings of their own: some 1e-5 pu are that."""
     grid = replace(ring(closed=True), sources=(Source("grid", "b0", 15.3e3),))
     network = compile_network(grid)
     flow = powerflow(network, tolerance_va=1e-6)
@@ -225,7 +225,9 @@ def test_the_ring_is_power_grid_models_newton_estimate():
     per_unit = network.nominal_v[network.node_bus]
     off = np.abs(np.abs(estimate.voltage_v[:, 0]) - peer_voltages(grid, value, sigma)) / per_unit
     assert off.max() < 2e-5
-    assert np.abs(np.abs(estimate.voltage_v) - np.abs(flow.voltage_v)).max() > 2e-4 * per_unit[0]  # of much less than the noise
+    assert (
+        np.abs(np.abs(estimate.voltage_v) - np.abs(flow.voltage_v)).max() > 2e-4 * per_unit[0]
+    )  # of much less than the noise
 
 
 def test_missing_and_exact_readings_in_a_ring():
