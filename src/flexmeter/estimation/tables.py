@@ -25,7 +25,7 @@ from flexmeter.powerflow.lanes import FloatArray
 from flexmeter.powerflow.network import Network
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
 UNITS: dict[str, str] = {
     "voltage": "V",
@@ -140,7 +140,7 @@ def scenario_table(estimate: Estimate, scenarios: Sequence[str] | None = None) -
         "status": np.array(estimate.status, dtype=np.str_),
         "objective": estimate.objective,
         "degrees_of_freedom": estimate.degrees_of_freedom,
-        "probability_of_larger": chi2.sf(estimate.objective, np.maximum(estimate.degrees_of_freedom, 1)),
+        "probability_of_larger": np.asarray(chi2.sf(estimate.objective, np.maximum(estimate.degrees_of_freedom, 1))),
         "iterations": estimate.iterations,
         "losses_w": estimate.losses_w,
     }

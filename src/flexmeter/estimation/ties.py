@@ -47,7 +47,7 @@ def without_loops(network: Network) -> tuple[Network, tuple[tuple[int, Loop], ..
         forward=network.forward + (True,) * len(loops),
         transfer=_appended(network.transfer, [loop.transfer for loop in loops]),
         impedance=_appended(network.impedance, [loop.impedance for loop in loops]),
-        shunt=_appended(network.shunt, [np.zeros((3, 3))] * len(loops)),
+        shunt=_appended(network.shunt, [np.zeros((3, 3), complex)] * len(loops)),
         loops=(),
     )
     return tree, tuple((n + k, loop) for k, loop in enumerate(loops))
