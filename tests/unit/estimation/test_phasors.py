@@ -124,7 +124,9 @@ def test_two_meters_of_one_angle_meet_across_the_cut():
     network = compile_network(feeder(shunt=False))
     estimator = Estimator(network, (*load_meters(network), *meters))
     flow = powerflow(network)
-    value = np.concatenate([np.full(len(network.injections), np.nan), network.power_w, network.power_var, [3.13, -3.13]])
+    value = np.concatenate(
+        [np.full(len(network.injections), np.nan), network.power_w, network.power_var, [3.13, -3.13]]
+    )
     value[0] = 230.0
     sigma = np.where(np.arange(len(value)) < len(value) - 2, 2.0, 0.02)
     estimate = estimator.estimate(value, sigma)
