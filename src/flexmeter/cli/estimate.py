@@ -66,7 +66,7 @@ def estimate(
     estimator = Estimator(network, meters_of(model, table, str(readings)))
     summary, last = _run(estimator, table, _sigma(network, table), out, threads)
     if plot is not None:
-        _draw(plot, model, last, table.scenarios[-1])
+        _draw(plot, model, last, table)
     _print(model.id, summary, as_json)
 
 
@@ -194,13 +194,31 @@ def _count(summary: Summary, result: Estimate, scenarios: tuple[str, ...], share
     summary.unobservable += [name for name in names if name not in summary.unobservable]
 
 
-def _draw(path: Path, grid: Grid, result: Estimate, scenario: str) -> None:
+def _draw(path: Path, grid: Grid, result: Estimate, table: ReadingTable) -> None:
+    """Draw the last scenario that has an estimate, and what was read of voltages to neutral."""
     import numpy as np
 
     from flexmeter.cli.pictures import voltage_profile
 
-    voltage, sigma = np.abs(result.voltage_v[:, -1]), result.sigma_voltage_v[:, -1]
-    voltage_profile(path, grid, result.network, voltage, sigma, f"{grid.id}: estimate of scenario {scenario}")
+    network = result.network
+    last = int(np.flatnonzero(result.converged)[-1]) - len(result.converged)
+    at = {name: network.bus_ids[bus] for (name, _), bus in zip(network.injections, network.injection_bus, strict=True)}
+    read = [
+        (network.node_row[at.get(name, name), own], table.value[row, last])
+        for row, (quantity, name, phase, _) in enumerate(table.keys)
+        if quantity == "voltage" and not np.isnan(table.value[row, last])
+        for own in [phase or _only_phase(network, at.get(name, name))]
+        if (at.get(name, name), own) in network.node_row
+    ]
+    readings = (np.array([row for row, _ in read], np.int64), np.array([value for _, value in read], float))
+    voltage, sigma = np.abs(result.voltage_v[:, last]), result.sigma_voltage_v[:, last]
+    title = f"{grid.id}: estimate of scenario {table.scenarios[last]}"
+    voltage_profile(path, grid, network, voltage, sigma, title, readings)
+
+
+def _only_phase(network: Network, bus: str) -> str:
+    own = [phase for name, phase in network.nodes if name == bus]
+    return own[0] if len(own) == 1 else ""
 
 
 def _print(name: str, summary: Summary, as_json: bool) -> None:

@@ -37,11 +37,17 @@ def distances_km(grid: Grid, network: Network) -> Floats:
 
 
 def voltage_profile(
-    path: Path, grid: Grid, network: Network, voltage_v: Floats, sigma_v: Floats | None, title: str
+    path: Path,
+    grid: Grid,
+    network: Network,
+    voltage_v: Floats,
+    sigma_v: Floats | None,
+    title: str,
+    readings: tuple[NDArray[np.int64], Floats] | None = None,
 ) -> None:
     """Draw |V| over the distance from the source, phase by phase, with +-2 sigma where sigma is given.
 
-    voltage_v, sigma_v : (n_node,) [V], rows as `network.nodes`.
+    voltage_v, sigma_v : (n_node,) [V], rows as `network.nodes`; readings : rows of nodes and what was read there [V]
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
@@ -53,13 +59,36 @@ def voltage_profile(
         at = np.full(len(network.bus_ids), np.nan)
         at[network.node_bus[rows]] = per_unit[rows]
         _phase(axes, network, distance, at, phase)
+        _loops(axes, network, distance, at, phase)
         if sigma_v is not None:
             _band(axes, distance[network.node_bus[rows]], per_unit[rows], (sigma_v / nominal)[rows], phase)
+    if readings is not None:
+        _readings(axes, network, distance, readings[0], readings[1] / nominal[readings[0]])
     axes.set(xlabel="distance from the source in km of line", ylabel="voltage in per unit of nominal", title=title)
     axes.grid(alpha=0.25)
     axes.margins(x=0.02, y=0.08)
-    axes.legend(frameon=False, ncols=4, loc="best")
+    axes.legend(frameon=False, ncols=3, loc="best", fontsize=9)
     _save(figure, path)
+
+
+def _loops(axes: Axes, network: Network, distance: Floats, at: Floats, phase: int) -> None:
+    """Draw the branches that close loops, dashed."""
+    for loop in network.loops:
+        ends = [loop.from_bus, loop.to_bus]
+        if "abc"[phase] in loop.phases and network.nominal_v[ends[0]] == network.nominal_v[ends[1]]:
+            axes.plot(distance[ends], at[ends], color=PHASE_COLOURS[phase], linestyle="dashed", linewidth=1.0, alpha=0.7)
+
+
+def _readings(
+    axes: Axes, network: Network, distance: Floats, nodes: NDArray[np.int64], per_unit: Floats
+) -> None:
+    """Draw what was read, as hollow marks."""
+    for phase in range(3):
+        own = network.node_phase[nodes] == phase
+        colour = PHASE_COLOURS[phase]
+        x = distance[network.node_bus[nodes[own]]]
+        axes.plot(x, per_unit[own], linestyle="none", marker="o", markersize=3.5, fillstyle="none", color=colour, alpha=0.6)
+    axes.plot([], [], linestyle="none", marker="o", markersize=3.5, fillstyle="none", color="#475569", label="readings")
 
 
 def _phase(axes: Axes, network: Network, distance: Floats, at: Floats, phase: int) -> None:

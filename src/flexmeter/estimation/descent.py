@@ -9,7 +9,7 @@ from flexmeter.estimation.leaf import LEAF, leaf_objective, leaf_violation
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.move import keep, move, restore
 from flexmeter.estimation.passes import messages_up, steps_down
-from flexmeter.estimation.phasor import solve_wide_root, spread_objective
+from flexmeter.estimation.phasor import solve_wide_root, spread_objective, spread_up
 from flexmeter.estimation.places import BUS, BUS_J, BUS_V
 from flexmeter.estimation.root import prior_objective, solve_root
 from flexmeter.powerflow.lanes import (
@@ -78,6 +78,8 @@ def prior_part(w: FloatArray, at: Places, m: EstimatorModel) -> float:
 def factorise(w: FloatArray, at: Places, m: EstimatorModel) -> None:
     """Linearise at the present point and eliminate up to the root."""
     messages_up(w, at, m)
+    if m.phasors and m.symmetry == 0:
+        spread_up(w, at)
     solve_head(w, at, m)
     if len(m.ties.one) > 0:
         factor_border(w, at, m)

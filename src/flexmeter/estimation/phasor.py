@@ -149,7 +149,7 @@ def write_deltas(w: FloatArray, at: Places) -> None:
     """Write each phase's angle from where it should be, less their mean."""
     total = splat(0.0)
     for p in range(3):
-        v, dv = at.bus + BUS_V + 2 * p, at.bus + BUS_DV + 2 * p
+        v = at.bus + BUS_V + 2 * p
         re, im = load(w, v), load(w, v + 1)
         x, y = load(w, at.root + ROOT_ANGLE + 2 * p), load(w, at.root + ROOT_ANGLE + 2 * p + 1)
         delta = splat(0.0) - angle_off(splat(0.0), re * x + im * y, im * x - re * y)
@@ -203,8 +203,6 @@ def angle_gradient(w: FloatArray, v: int) -> tuple[float, float]:
 @routine
 def solve_wide_root(w: FloatArray, at: Places, nominal: float, symmetry: int) -> None:
     """Write the root's step (dV, dJ, lambda = 0) and its Psi, with the angles free where a phasor is read."""
-    if symmetry == 0:
-        spread_up(w, at)
     write_columns(w, at)
     write_gain(w, at)
     for k in range(3):
