@@ -76,18 +76,20 @@ def _loops(axes: Axes, network: Network, distance: Floats, at: Floats, phase: in
     for loop in network.loops:
         ends = [loop.from_bus, loop.to_bus]
         if "abc"[phase] in loop.phases and network.nominal_v[ends[0]] == network.nominal_v[ends[1]]:
-            axes.plot(distance[ends], at[ends], color=PHASE_COLOURS[phase], linestyle="dashed", linewidth=1.0, alpha=0.7)
+            axes.plot(
+                distance[ends], at[ends], color=PHASE_COLOURS[phase], linestyle="dashed", linewidth=1.0, alpha=0.7
+            )
 
 
-def _readings(
-    axes: Axes, network: Network, distance: Floats, nodes: NDArray[np.int64], per_unit: Floats
-) -> None:
+def _readings(axes: Axes, network: Network, distance: Floats, nodes: NDArray[np.int64], per_unit: Floats) -> None:
     """Draw what was read, as hollow marks."""
     for phase in range(3):
         own = network.node_phase[nodes] == phase
         colour = PHASE_COLOURS[phase]
         x = distance[network.node_bus[nodes[own]]]
-        axes.plot(x, per_unit[own], linestyle="none", marker="o", markersize=3.5, fillstyle="none", color=colour, alpha=0.6)
+        axes.plot(
+            x, per_unit[own], linestyle="none", marker="o", markersize=3.5, fillstyle="none", color=colour, alpha=0.6
+        )
     axes.plot([], [], linestyle="none", marker="o", markersize=3.5, fillstyle="none", color="#475569", label="readings")
 
 

@@ -225,7 +225,9 @@ def test_the_ring_is_power_grid_models_newton_estimate():
     per_unit = network.nominal_v[network.node_bus]
     off = np.abs(np.abs(estimate.voltage_v[:, 0]) - peer_voltages(grid, value, sigma)) / per_unit
     assert off.max() < 2e-5
-    assert np.abs(np.abs(estimate.voltage_v) - np.abs(flow.voltage_v)).max() > 2e-4 * per_unit[0]  # of much less than the noise
+    assert (
+        np.abs(np.abs(estimate.voltage_v) - np.abs(flow.voltage_v)).max() > 2e-4 * per_unit[0]
+    )  # of much less than the noise
 
 
 def test_missing_and_exact_readings_in_a_ring():
