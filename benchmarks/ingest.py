@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from flexmeter.app.bench import CASES, run_case
+from flexmeter.app.bench import CASES, Options, run_case
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     for name in options.case or CASES:
         for sync in ("2m", "always"):
             with tempfile.TemporaryDirectory(prefix="flexmeter-bench-") as folder:
-                print(json.dumps(run_case(name, Path(folder), options.seconds, sync)), flush=True)
+                print(json.dumps(run_case(name, Path(folder), Options(options.seconds, sync=sync))), flush=True)
 
 
 if __name__ == "__main__":

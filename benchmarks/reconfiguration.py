@@ -232,7 +232,7 @@ def main() -> None:
     for case in ("33", "118"):
         if case in cases:
             bench_load_flow(case)
-    for case in ("33", "84", "118", "533lo"):
+    for case in ("33", "70", "84", "118", "533lo"):
         if case in cases:
             bench_proof(case, options.proof)
     if "large" in cases:

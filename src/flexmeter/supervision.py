@@ -23,8 +23,8 @@ from flexmeter.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
-_FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 5.0
-_STEADY_S = 10.0
+_FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 2.0
+_STEADY_S = 1.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 

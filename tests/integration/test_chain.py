@@ -155,6 +155,9 @@ BAD = {
     "kilovolts by far": (json.dumps(PLAIN | {"values": [[2.3e6]]}).encode(), "range"),
     "1970": (json.dumps(PLAIN | {"time_ms": 1000}).encode(), "time"),
     "2100": (json.dumps(PLAIN | {"time_ms": 4_102_444_800_001}).encode(), "time"),
+    "a meter twice": (json.dumps(PLAIN | {"meters": ["m1", "m1"], "values": [[1.0, 2.0]]}).encode(), "format"),
+    "a column twice": (json.dumps(PLAIN | {"columns": ["voltage.a"] * 2, "values": [[1.0]] * 2}).encode(), "format"),
+    "a key twice": (reading("con-0", 0)[:-1] + b',"seq":1e3}', "format"),
     "another device": (reading("con-1", 0), "source"),
     "10 MB": (b"{" + bytes(10_000_000), "too_large"),
 }

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from flexmeter.app.arena import Account
-from flexmeter.app.bench import run_case
+from flexmeter.app.bench import Options, run_case
 from flexmeter.app.chaos import Plan, run_chaos
 
 
@@ -30,9 +31,22 @@ def test_the_account_finds_what_is_lost_or_twice():
 
 
 def test_a_short_bench_stores_what_it_publishes(tmp_path):
-    result = run_case("packed", tmp_path / "bench", 1.0, "2m")
+    result = run_case("packed", tmp_path / "bench", Options(1.0))
     assert result["messages"] > 0
     assert result["values_per_s"] > 0
+
+
+def test_overload_is_shed_by_the_broker_and_loses_nothing(tmp_path):
+    result = run_case("overload", tmp_path / "bench", Options(1.0, rate_per_s=1000))
+    assert result["acknowledged"] == result["stored"] > 500
+    assert (result["lost"], result["duplicated"]) == (0, 0)
+
+
+@pytest.mark.slow
+def test_the_leader_of_a_cluster_is_killed_in_mid_stream(tmp_path):
+    result = asyncio.run(run_chaos(Plan(kills=3, rate_per_s=100, cluster=True), tmp_path / "chaos", print))
+    assert result.acknowledged > 300
+    assert (result.kills, result.lost, result.duplicated) == (3, 0, 0)
 
 
 def flexmeter(*arguments, folder, status=0):

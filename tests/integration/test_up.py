@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from flexmeter.app.arena import TENANT, prepare, running, stored_times
-from flexmeter.app.backup import back_up
+from flexmeter.app.backup import back_up, restore
 from flexmeter.app.checkup import check_up
 from flexmeter.app.edge import device_client
 from flexmeter.app.load import Numbered
+from flexmeter.config import read_config
+from flexmeter.errors import InputError
 from flexmeter.messages import Readings, encode_readings, topics
 from flexmeter.messages.readings import COLUMNS
 
@@ -56,17 +58,14 @@ def test_what_is_sent_is_stored_accounted_for_and_backed_up(tmp_path, changes):
             assert "data/stores/proof.duckdb" in files
         times, twice = stored_times(config, "dev-0")
         assert (times.size, twice) == (50, 0)
-        copied = prepare_copy(tmp_path / "copy")
-        times, twice = stored_times(copied, "dev-0")
+        counted = restore(tmp_path / "copy", tmp_path / "again")
+        assert counted[TENANT] == 50 * 3 + 2
+        times, twice = stored_times(read_config(tmp_path / "again" / "flexmeter.toml"), "dev-0")
         assert (times.size, twice) == (50, 0)
+        with pytest.raises(InputError, match="empty folder"):
+            restore(tmp_path / "copy", tmp_path / "again")
 
     asyncio.run(test())
-
-
-def prepare_copy(folder):
-    from flexmeter.config import read_config
-
-    return read_config(folder / "flexmeter.toml")
 
 
 def test_a_nearly_full_disk_closes_the_doors_before_it_is_full(tmp_path):

@@ -7,6 +7,7 @@ or Arrow; errors as problem+json (RFC 9457). `create_app(platform)` makes the AS
 
 from flexmeter.api.app import create_app
 from flexmeter.api.platform import Ingest, Platform, QueryLimits, TopologyAlerting
+from flexmeter.api.recommendations import recommendations_router, repeat_verdicts
 from flexmeter.api.serve import Served, serve
 from flexmeter.api.topology import repeat_alerts, topology_router
 
@@ -17,7 +18,9 @@ __all__ = [
     "Served",
     "TopologyAlerting",
     "create_app",
+    "recommendations_router",
     "repeat_alerts",
+    "repeat_verdicts",
     "serve",
     "topology_router",
 ]

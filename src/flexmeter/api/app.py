@@ -11,6 +11,7 @@ from flexmeter.api.estimates import estimates_router
 from flexmeter.api.limits import Gate
 from flexmeter.api.platform import Platform
 from flexmeter.api.readings import readings_router
+from flexmeter.api.recommendations import recommendations_router
 from flexmeter.api.topology import topology_router
 from flexmeter.registry import Principal, Scope
 
@@ -23,6 +24,8 @@ def create_app(platform: Platform) -> FastAPI:
     routers = [readings_router(platform, gate), estimates_router(platform, gate)]
     if platform.alert is not None:
         routers.append(topology_router(platform.registry, platform.alert))
+    if platform.command is not None:
+        routers.append(recommendations_router(platform.registry, platform.command))
     for router in routers:
         app.include_router(router, prefix="/api/v1", responses={"default": problems.OPENAPI_PROBLEM})
     app.include_router(_operation(platform))

@@ -29,6 +29,13 @@ class TopologyAlerting(Protocol):
         """Return when the broker has taken the alert; raise BrokerError if it has not."""
 
 
+class Commanding(Protocol):
+    """Sends a command to a device or service."""
+
+    async def __call__(self, tenant: str, device: str, name: str, id: str) -> None:
+        """Return when the broker has taken the command; raise BrokerError if it has not."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
     """Bounds of one question and of all together.
@@ -60,6 +67,7 @@ class Platform:
     metrics : text of `/metrics` in the Prometheus format.
     not_ready : reasons why the platform cannot take requests, none when it is ready.
     limits : see there.
+    command : sends verdicts on recommendations to the service; None as with `alert`.
     """
 
     stores: TenantStores
@@ -69,3 +77,4 @@ class Platform:
     metrics: Callable[[], str]
     not_ready: Callable[[], Sequence[str]]
     limits: QueryLimits = field(default_factory=QueryLimits)
+    command: Commanding | None = None

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,23 +25,32 @@ from flexmeter.app.setup import set_up
 from flexmeter.config import Config, read_config
 from flexmeter.errors import ServiceError
 from flexmeter.messaging import identity, open_authority
+from flexmeter.pipeline.shared import STREAM as MQTT_STREAM
+from flexmeter.pipeline.stream import STREAM as WINDOW_STREAM
 from flexmeter.registry import Device, open_registry
 from flexmeter.storage import Selection, Span
 from flexmeter.supervision import Child, Program, Supervisor, answers
 
-Process = Literal["broker", "platform", "supervisor"]
+Process = Literal["broker", "platform", "source", "supervisor"]
 TENANT = "proof"
 START_S = 60.0
 AS_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
 """A restart must not compile every module anew, whatever the shell of a developer says."""
 
 
-def prepare(folder: Path, devices: list[str], changes: dict[str, str]) -> Config:
+def prepare(folder: Path, devices: Sequence[str], changes: Mapping[str, str]) -> Config:
     """Make a platform's files in a folder, with free ports, its devices, and changed lines of the configuration."""
     set_up(folder, TENANT, devices[0])
-    file = folder / "flexmeter.toml"
+    config = change(folder / "flexmeter.toml", changes)
+    for tenant in config.tenants:
+        add_devices(config, tenant, devices)
+    return config
+
+
+def change(file: Path, changes: Mapping[str, str]) -> Config:
+    """Give a configuration file free ports and changed lines; return what it says then."""
     text = file.read_text()
-    ports = _free_ports(4)
+    ports = free_ports(4)
     for section in ("[broker]\nhost = ", "[api]\nhost = "):
         assert section in text
     for key, port in zip(
@@ -52,16 +61,20 @@ def prepare(folder: Path, devices: list[str], changes: dict[str, str]) -> Config
         old = next(line for line in text.splitlines() if line.startswith(f"{key} = "))
         text = text.replace(old, f"{key} = {value}", 1)
     file.write_text(text)
-    config = read_config(file)
+    return read_config(file)
+
+
+def add_devices(config: Config, tenant: str, devices: Sequence[str]) -> None:
+    """Register devices of a tenant and give them certificates."""
     registry = open_registry(config.data_folder / "registry.sqlite")
     try:
-        registry.devices.add(TENANT, [Device(name) for name in devices])
+        registry.tenants.add(tenant)
+        registry.devices.add(tenant, [Device(name) for name in devices])
     finally:
         registry.close()
     authority = open_authority(config.data_folder / "certificates")
     for name in devices:
-        authority.client(identity(TENANT, name, "device"))
-    return config
+        authority.client(identity(tenant, name, "device"))
 
 
 @dataclass
@@ -81,7 +94,7 @@ class Arena:
         """Return the process id, 0 = not running now."""
         if process == "supervisor" or not self.up.pid:
             return self.up.pid
-        word = "platform" if process == "platform" else "--config"
+        word = "--config" if process == "broker" else process
         program = "nats-server" if process == "broker" else "python"
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.up.pid).children():
@@ -100,7 +113,7 @@ class Arena:
 
     def note_memory(self) -> None:
         """Keep the highest memory of every process."""
-        processes: tuple[Process, ...] = ("broker", "platform", "supervisor")
+        processes: tuple[Process, ...] = ("broker", "platform", "source", "supervisor")
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 if pid := self.pid(process):
@@ -130,7 +143,7 @@ class Arena:
             consumer["num_pending"] + consumer["num_ack_pending"]
             for account in details
             for stream in account.get("stream_detail", [])
-            if stream["name"] == "$MQTT_msgs"
+            if stream["name"] in (MQTT_STREAM, WINDOW_STREAM)
             for consumer in stream.get("consumer_detail") or []
         )
         metrics = await self.metrics()
@@ -138,12 +151,12 @@ class Arena:
         return int(waiting + queued)
 
     async def drained(self) -> None:
-        """Return when nothing waits any more."""
-        while True:
+        """Return when nothing waits any more; asked twice, since a message may move while the parts are asked."""
+        empty = 0
+        while empty < 2:
             with contextlib.suppress(httpx.HTTPError, ServiceError, KeyError, ValueError):
-                if await self.waiting() == 0:
-                    return
-            await asyncio.sleep(0.2)
+                empty = empty + 1 if await self.waiting() == 0 else 0
+            await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager
@@ -200,7 +213,8 @@ class Account(msgspec.Struct):
         self.duplicated += duplicated
 
 
-def _free_ports(count: int) -> Iterator[int]:
+def free_ports(count: int) -> Iterator[int]:
+    """Return ports that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

@@ -28,6 +28,7 @@ import numpy as np
 from flexmeter.app.arena import AS_INSTALLED, TENANT, Account, Arena, Process, prepare, running, stored_times
 from flexmeter.app.edge import TEST_START_MS, TestAdapter, device_client, outbox_path
 from flexmeter.app.load import Numbered, paced
+from flexmeter.app.trio import kill_leaders
 from flexmeter.config import Config
 from flexmeter.devices import Edge, Outbox
 from flexmeter.errors import FlexmeterError
@@ -48,11 +49,13 @@ class Plan(msgspec.Struct, frozen=True):
 
     Attributes
     ----------
-    kills : `kill -9` of a process drawn from `VICTIMS`.
+    kills : how many processes are killed (`kill -9`), of `victims` in turn, shuffled.
     rate_per_s, devices : readings per second of all direct devices together; the edge device adds 20.
     seed : of the order of victims and the pauses between incidents.
     pause_s : if not 0, broker and store process are each stopped (SIGSTOP) that long, once.
     disk, clock : whether the disk fills up, and whether the devices' clocks jump by an hour, there and back.
+    stream : whether two Event Sources of their own feed the database over a stream; one of them is a victim as well.
+    cluster : three broker nodes instead of one, a device at each, and every kill is of the leader's broker.
     """
 
     kills: int = 200
@@ -62,6 +65,13 @@ class Plan(msgspec.Struct, frozen=True):
     pause_s: float = 0.0
     disk: bool = False
     clock: bool = False
+    stream: bool = False
+    cluster: bool = False
+
+    @property
+    def victims(self) -> tuple[Victim, ...]:
+        """The processes that are killed in turn."""
+        return (*VICTIMS, "source") if self.stream else VICTIMS
 
 
 class Result(msgspec.Struct):
@@ -86,7 +96,7 @@ class _Run:
         self.arena = arena
         self.edge = edge
         self.devices = devices
-        self.recoveries: dict[str, list[float]] = {victim: [] for victim in VICTIMS}
+        self.recoveries: dict[str, list[float]] = {}
 
     def pid(self, victim: Victim) -> int:
         """Return the process id of a victim, 0 = not running."""
@@ -102,7 +112,7 @@ class _Run:
         while self.pid(victim) in (0, pid) or not await self.arena.ready():
             await asyncio.sleep(0.01)
         await (await self.devices[0].publish())
-        self.recoveries[victim].append(time.monotonic() - began_s)
+        self.recoveries.setdefault(victim, []).append(time.monotonic() - began_s)
 
     async def pause(self, process: Process, pause_s: float) -> None:
         """Stop a process for a while without ending it: a broker or database that is away."""
@@ -139,9 +149,11 @@ class _Run:
 async def run_chaos(plan: Plan, folder: Path, progress: Callable[[str], None]) -> Result:
     """Do what the plan says in a folder that is empty or absent; return the account."""
     began_s = time.monotonic()
-    names = [f"dev-{number}" for number in range(plan.devices)]
     folder.mkdir(parents=True, exist_ok=True)
-    changes = {}
+    if plan.cluster:
+        return await _run_cluster(plan, folder, progress)
+    names = [f"dev-{number}" for number in range(plan.devices)]
+    changes = {"mode": '"stream"', "sources": "2"} if plan.stream else {}
     if plan.disk:  # the limit lies where the ballast will reach it, with room for the run itself
         changes["min_free_mb"] = str((shutil.disk_usage(folder).free >> 20) - BALLAST_MB * 3 // 4)
     config = prepare(folder, [*names, EDGE], changes)
@@ -157,9 +169,26 @@ async def run_chaos(plan: Plan, folder: Path, progress: Callable[[str], None]) -
         account.duplicated,
         len(kills),
         _spread(kills),
-        {victim: {"kills": len(times), **_spread(times)} for victim, times in run.recoveries.items() if times},
+        {victim: {"kills": len(times), **_spread(times)} for victim, times in run.recoveries.items()},
         round(drain_s, 2),
         {process: round(rss) for process, rss in arena.peak_rss_mb.items()},
+        round(time.monotonic() - began_s, 1),
+    )
+
+
+async def _run_cluster(plan: Plan, folder: Path, progress: Callable[[str], None]) -> Result:
+    began_s = time.monotonic()
+    account, times, drain_s = await kill_leaders(plan.kills, plan.rate_per_s, plan.seed, folder, progress)
+    return Result(
+        account.acknowledged,
+        account.stored,
+        account.lost,
+        account.duplicated,
+        len(times),
+        _spread(times),
+        {"leader": {"kills": len(times), **_spread(times)}},
+        round(drain_s, 2),
+        {},
         round(time.monotonic() - began_s, 1),
     )
 
@@ -206,7 +235,7 @@ async def _under_load(
 
 def _incidents(plan: Plan) -> list[tuple[str, Incident]]:
     """Return the incidents in seeded order; the jumps of the clocks come last."""
-    victims = [VICTIMS[number % len(VICTIMS)] for number in range(plan.kills)]
+    victims = [plan.victims[number % len(plan.victims)] for number in range(plan.kills)]
     incidents: list[tuple[str, Incident]] = [(f"kill {one}", partial(_Run.kill, victim=one)) for one in victims]
     if plan.pause_s:
         for process in ("broker", "platform"):

@@ -20,7 +20,7 @@ from flexmeter.app.addresses import BrokerAddress, api_address, write_address
 from flexmeter.app.identities import identities
 from flexmeter.config import Config
 from flexmeter.errors import InputError, ServiceError
-from flexmeter.messaging import Broker, BrokerSettings, Cluster, open_authority
+from flexmeter.messaging import Broker, BrokerSettings, Cluster, Identity, open_authority
 from flexmeter.registry import open_registry
 from flexmeter.supervision import Program, Supervisor, answers
 
@@ -32,15 +32,9 @@ _REOPEN_MARGIN = 100 * 2**20
 
 async def run_house(config: Config, config_file: Path, announce: Callable[[str], None]) -> None:
     """Run the platform until cancelled; `announce` gets the address once it is ready."""
-    _only_one(config)
+    only_one(config)
     authority = open_authority(config.data_folder / "certificates")
-    registry = open_registry(config.data_folder / "registry.sqlite")
-    try:
-        for tenant in config.tenants:
-            registry.tenants.add(tenant)
-        known = identities(config, registry)
-    finally:
-        registry.close()
+    known = known_clients(config)
     async with AsyncExitStack() as stack:
         supervisor = await stack.enter_async_context(Supervisor())
         # A message that nobody has subscribed to is acknowledged and dropped: devices wait for the first Event Source.
@@ -65,6 +59,17 @@ async def run_house(config: Config, config_file: Path, announce: Callable[[str],
         stack.push_async_callback(supervisor.stop, "platform")  # before the broker, so that it can acknowledge
         announce(api_address(config).url)
         await guard_disk(config, broker)
+
+
+def known_clients(config: Config) -> list[Identity]:
+    """Return who may connect to the broker; tenants that are new in the configuration are registered."""
+    registry = open_registry(config.data_folder / "registry.sqlite")
+    try:
+        for tenant in config.tenants:
+            registry.tenants.add(tenant)
+        return identities(config, registry)
+    finally:
+        registry.close()
 
 
 class _Marker:
@@ -136,7 +141,7 @@ async def guard_disk(config: Config, broker: Broker, interval_s: float = DISK_CH
         await asyncio.sleep(interval_s)
 
 
-def _only_one(config: Config) -> None:
+def only_one(config: Config) -> None:
     """Make sure that no second platform runs on the same data."""
     path = config.data_folder / "run" / "up.pid"
     path.parent.mkdir(parents=True, exist_ok=True)

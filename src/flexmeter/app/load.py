@@ -14,6 +14,8 @@ from flexmeter.messages.readings import Clock
 from flexmeter.messaging import MqttClient
 
 SINGLE_COLUMNS = tuple(COLUMNS[name] for name in ("voltage.a", "active_power.a", "reactive_power.a"))
+_LEAST_PAUSE_S = 0.005
+_GOLDEN = 0.618
 PACKED_COLUMNS = tuple(COLUMNS[name] for name in ("voltage", "active_power", "reactive_power"))
 
 
@@ -97,16 +99,39 @@ class Packed:
         return await self.client.send(self._topic, encode_readings(readings))
 
 
-async def paced(devices: Sequence[Numbered] | Sequence[Packed], rate_per_s: float, stop: asyncio.Event) -> None:
-    """Publish in turn at a rate over all devices until told to stop; what a stall held up is not made up for."""
+Load = Sequence[Numbered | Packed]
+
+
+async def paced(devices: Load, rate_per_s: float, stop: asyncio.Event) -> None:
+    """Publish at a rate over all devices until told to stop; what a stall held up is not made up for."""
+    interval_s = len(devices) / rate_per_s
+    await asyncio.gather(*(_pace(device, interval_s, place, stop) for place, device in enumerate(devices)))
+
+
+async def _pace(device: Numbered | Packed, interval_s: float, place: int, stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
-    next_s = loop.time()
-    turn = 0
+    pause_s = max(interval_s, _LEAST_PAUSE_S)
+    next_s = loop.time() + pause_s * (place * _GOLDEN % 1)  # the devices do not all publish at once
     while not stop.is_set():
         now_s = loop.time()
         next_s = max(next_s, now_s - 0.5)
-        for _ in range(int((now_s - next_s) * rate_per_s)):
-            await devices[turn % len(devices)].publish()
-            turn += 1
-            next_s += 1 / rate_per_s
-        await asyncio.sleep(0.002)
+        while next_s <= now_s:
+            await device.publish()
+            next_s += interval_s
+        await asyncio.sleep(max(next_s - now_s, _LEAST_PAUSE_S))
+
+
+async def unpaced(devices: Load, stop: asyncio.Event) -> None:
+    """Publish as fast as acknowledgements come, until told to stop."""
+
+    async def drive(device: Numbered | Packed) -> None:
+        while not stop.is_set():
+            await device.publish()
+
+    await asyncio.gather(*map(drive, devices))
+
+
+async def acknowledged(devices: Load) -> None:
+    """Return when everything that was published is acknowledged."""
+    while any(device.client.under_way for device in devices):
+        await asyncio.sleep(0.01)

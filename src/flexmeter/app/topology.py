@@ -1,4 +1,7 @@
-"""The Network Topology Service as a process (paper section 4.3): switch vectors over REST, alerts over MQTT."""
+"""The Network Topology Service as a process (paper section 4.3).
+
+Switch vectors and recommendations over REST, alerts and verdicts over MQTT.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,14 @@ from pathlib import Path
 import msgspec
 from fastapi import APIRouter, FastAPI
 
-from flexmeter.api import problems, repeat_alerts, serve, topology_router
+from flexmeter.api import (
+    problems,
+    recommendations_router,
+    repeat_alerts,
+    repeat_verdicts,
+    serve,
+    topology_router,
+)
 from flexmeter.messages import topics
 from flexmeter.messages.codec import encode_notice
 from flexmeter.messages.notices import State, TopologyAlert
@@ -51,6 +61,17 @@ class Alerts:
         await self.mqtt.publish(topics.topology(tenant, topology.grid), encode_notice(alert), retain=True)
 
 
+@dataclass
+class Commands:
+    """Sends verdicts on recommendations to the service that made them."""
+
+    mqtt: Client
+
+    async def __call__(self, tenant: str, device: str, name: str, id: str) -> None:
+        """Return when the broker has taken the command."""
+        await self.mqtt.publish(topics.command(tenant, device, name, id), b"{}")
+
+
 async def _ready() -> dict[str, str]:
     """The service answers; it only does once it is connected."""
     return {"status": "ready"}
@@ -67,13 +88,15 @@ async def run_topology(settings: TopologySettings) -> None:
     registry = open_registry(settings.registry)
     try:
         async with mqtt:
-            alerts = Alerts(mqtt)
+            alerts, commands = Alerts(mqtt), Commands(mqtt)
             await repeat_alerts(registry, alerts)
+            await repeat_verdicts(registry, commands)
             app = FastAPI(title="Flexmeter Network Topology Service")
             problems.install(app)
             app.add_api_route("/readyz", _ready)
             api = APIRouter(prefix="/api/v1")
             api.include_router(topology_router(registry, alerts))
+            api.include_router(recommendations_router(registry, commands))
             app.include_router(api)
             async with serve(
                 app, host=settings.host, port=settings.port, certificate=settings.certificate, key=settings.key

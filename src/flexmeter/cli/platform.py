@@ -51,7 +51,7 @@ def up(config: Path = CONFIG) -> None:
 
 
 def run(
-    service: str = typer.Argument(help="platform, source, topology, lv, mv or reconfiguration."),
+    service: str = typer.Argument(help="platform, source, broker, topology, lv, mv or reconfiguration."),
     config: Path = CONFIG,
     settings: Path | None = typer.Option(None, "--settings", help="TOML file of a grid service."),
     number: int = typer.Option(1, "--number", min=1, help="Which of several sources, with ingest.mode = stream."),
@@ -62,19 +62,23 @@ def run(
     """
     from flexmeter.app.process import run_until_stopped
 
-    if service in ("platform", "source"):
+    if service in ("platform", "source", "broker"):
+        from flexmeter.app.node import run_node
         from flexmeter.app.store import run_sources, run_store
         from flexmeter.config import read_config
 
         platform = read_config(config)
-        run_until_stopped(run_store(platform) if service == "platform" else run_sources(platform, number))
+        if service == "platform":
+            run_until_stopped(run_store(platform))
+        else:
+            run_until_stopped(run_sources(platform, number) if service == "source" else run_node(platform))
         return
     from flexmeter.app.services import SERVICES, run_service
     from flexmeter.app.topology import TopologySettings, run_topology
     from flexmeter.services.settings import read_settings, read_toml
 
     if service != "topology" and service not in SERVICES:
-        raise InputError(f"service {service!r}: expected platform, source, topology, {', '.join(SERVICES)}")
+        raise InputError(f"service {service!r}: expected platform, source, broker, topology, {', '.join(SERVICES)}")
     if settings is None:
         raise InputError(f"service {service}: expected --settings FILE")
     if service == "topology":
@@ -101,12 +105,32 @@ def backup(
     if as_json:
         json.dump({"target": str(target), "files": files}, sys.stdout)
     else:
-        print(f"{len(files)} files in {target}; to restore, copy the folder to another place and `flexmeter up` there")
+        print(f"{len(files)} files in {target}; `flexmeter restore {target} FOLDER` makes a platform of it")
+
+
+def restore(
+    copy: Path = typer.Argument(help="Folder that `flexmeter backup` wrote."),
+    folder: Path = typer.Argument(help="Folder of the new platform; it must be empty or absent."),
+    as_json: bool = JSON,
+) -> None:
+    """Make a platform from a backup: check every file, copy, open the databases, count the readings.
+
+    Example: flexmeter restore /mnt/backup/monday house
+    """
+    from flexmeter.app.backup import restore as restore_copy
+
+    readings = restore_copy(copy, folder)
+    if as_json:
+        json.dump({"folder": str(folder), "readings": readings}, sys.stdout)
+        return
+    for tenant, count in readings.items():
+        print(f"{tenant}: {count} readings")
+    print(f"Next: flexmeter up --config {folder / 'flexmeter.toml'}")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this family."""
-    for command in (init, up, run, backup):
+    for command in (init, up, run, backup, restore):
         app.command()(command)
     for family in (talk, doctor, letters, proof):
         family.register(app)

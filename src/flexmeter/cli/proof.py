@@ -25,6 +25,12 @@ def chaos(
     pause: float = typer.Option(0.0, "--pause", min=0, help="Also stop broker and platform for so many seconds each."),
     disk: bool = typer.Option(False, "--disk", help="Also let the disk fill up (takes 2 GB for some seconds)."),
     clock: bool = typer.Option(False, "--clock", help="Also let the devices' clocks jump by an hour, there and back."),
+    stream: bool = typer.Option(False, "--stream", help="With two Event Sources of their own and a stream between."),
+    cluster: bool = typer.Option(
+        False,
+        "--cluster",
+        help="Three broker nodes; every kill is of the leading one. --pause, --disk, --clock not used.",
+    ),
     folder: Path | None = typer.Option(None, "--folder", help="Keep the platform here to look at; must be empty."),
     as_json: bool = JSON,
 ) -> None:
@@ -36,7 +42,7 @@ def chaos(
     """
     from flexmeter.app.chaos import Plan, run_chaos
 
-    plan = Plan(kills, rate, seed=seed, pause_s=pause, disk=disk, clock=clock)
+    plan = Plan(kills, rate, seed=seed, pause_s=pause, disk=disk, clock=clock, stream=stream, cluster=cluster)
     place = folder or Path(tempfile.mkdtemp(prefix="flexmeter-chaos-"))
     try:
         result = asyncio.run(run_chaos(plan, place, lambda text: print(text, file=sys.stderr, flush=True)))
@@ -76,19 +82,26 @@ def edge(
 @bench_app.command()
 def ingest(
     seconds: float = typer.Option(10.0, "--seconds", min=1, help="Length of every case."),
-    case: list[str] = typer.Option([], "--case", help="single, packed, latency or connections; all if left out."),
+    case: list[str] = typer.Option(
+        [], "--case", help="single, packed, latency, overload, tenants, connections or start; all if left out."
+    ),
+    rate: float = typer.Option(
+        0.0, "--rate", min=0, help="Messages per second; 0 = what the case is made for, or as fast as acknowledged."
+    ),
+    clients: int = typer.Option(1000, "--clients", min=1, max=16_000, help="How many connect in case connections."),
     sync: str = typer.Option("2m", "--sync", help="The broker's sync_interval: always, or a period."),
     as_json: bool = JSON,
 ) -> None:
     """Measure ingest over MQTT/TLS into the database: rates, latencies, memory. The load runs on this machine too.
 
-    Example: flexmeter bench ingest --seconds 60 --case single
+    Example: flexmeter bench ingest --case single --rate 20000 --seconds 600
     """
-    from flexmeter.app.bench import CASES, run_case
+    from flexmeter.app.bench import CASES, Options, run_case
+    from flexmeter.app.stress import STRESS_CASES
 
-    for name in case or CASES:
+    for name in case or CASES | STRESS_CASES:
         with tempfile.TemporaryDirectory(prefix="flexmeter-bench-") as folder:
-            result = run_case(name, Path(folder), seconds, sync)
+            result = run_case(name, Path(folder), Options(seconds, rate, clients, sync))
         print(
             json.dumps(result) if as_json else "  ".join(f"{key}={value}" for key, value in result.items()), flush=True
         )

@@ -109,7 +109,7 @@ def _prove(network: FeederNetwork, result: SearchResult, seconds: float, *, quie
 
     bound = None
     for bound in prove(network, result.closed, result.losses_w, clock=monotonic, seconds=seconds):
-        if not quiet and bound.method == "relaxation":
+        if not quiet and bound.method == "splitting":
             typer.echo(f"bound {bound.lower_w / 1e3:.3f} kW, gap {bound.gap_percent:.3f} %", err=True)
     assert bound is not None
     return bound

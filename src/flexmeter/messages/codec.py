@@ -7,6 +7,7 @@ together raise `MessageError` with the place and what was expected; nothing is r
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import cbor2
@@ -197,6 +198,7 @@ def _decode(payload: bytes, decoder: msgspec.json.Decoder[Any], kind: type[W]) -
         raise MessageError(str(error)) from None
 
 
+@lru_cache(maxsize=10_000)
 def _columns(names: tuple[str, ...]) -> tuple[Column, ...]:
     if not names or len(set(names)) < len(names):
         raise MessageError("columns: expected at least one, each once")

@@ -19,6 +19,7 @@ class Decision(Notice, frozen=True, tag="decision", tag_field="kind"):
     gain_percent : loss reduction of the proposed tree against the current one (paper equation 7).
     held : for how many intervals in a row the same proposal has passed the threshold.
     changed : whether the switch vector was changed.
+    reason : why it was or was not, e.g. which limit the proposal breaks on which phase.
     """
 
     grid: str
@@ -28,6 +29,24 @@ class Decision(Notice, frozen=True, tag="decision", tag_field="kind"):
     gain_percent: float
     held: int
     changed: bool
+    reason: str = ""
+
+
+class StateFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A switch vector under the estimated loads: losses, voltages, largest loading, broken limits and the worst place.
+
+    `violation` adds up volts [pu] outside the band and relative overloads, 0 = within limits.
+    """
+
+    losses_w: float
+    v_min_pu: float
+    v_max_pu: float
+    loading: float
+    violation: float
+    worst: str = ""
+
+
+Comparison = tuple[StateFigures | None, StateFigures | None]
 
 
 class Recommendation(Notice, frozen=True, tag="recommendation", tag_field="kind"):
@@ -43,6 +62,9 @@ class Recommendation(Notice, frozen=True, tag="recommendation", tag_field="kind"
     losses_now_w, losses_then_w, gain_percent : of the estimate (paper equation 7).
     sigma_percent, probability : standard deviation of the gain and P(gain > 0) from the estimate's uncertainty.
     operations : (close or open, branch) in the order that keeps everybody supplied.
+    risk_now, risk_then : P(some limit is broken) of both trees, from the same uncertainty.
+    balanced, three_phase : figures of both trees (now, then) by the balanced and the unbalanced load flow; null for
+        a tree without solution.
     """
 
     grid: str
@@ -58,6 +80,10 @@ class Recommendation(Notice, frozen=True, tag="recommendation", tag_field="kind"
     sigma_percent: float | None
     probability: float | None
     operations: tuple[tuple[str, str], ...]
+    risk_now: float | None = None
+    risk_then: float | None = None
+    balanced: Comparison | None = None
+    three_phase: Comparison | None = None
 
 
 class Timing(Notice, frozen=True, tag="timing", tag_field="kind"):

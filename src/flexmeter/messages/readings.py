@@ -15,7 +15,7 @@ from flexmeter.messages.quantities import Phase, QuantityName
 Clock = Literal["real", "simulated"]
 
 
-class Column(msgspec.Struct, frozen=True):
+class Column(msgspec.Struct, frozen=True, cache_hash=True):
     """One quantity of one phase; written `voltage.a`, or `frequency` with the empty phase.
 
     In a batch whose roster gives a meter one phase, the empty phase means that phase.

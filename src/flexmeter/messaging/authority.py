@@ -74,18 +74,16 @@ class Authority:
         Processes that may start at the same time need names of their own.
         """
         names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
-        known = self._still_valid(name)
-        if known is not None:
-            extension = known.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            if extension.value == names:
-                return self._credential(name)
+        if self._still_valid(name, names):
+            return self._credential(name)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"flexmeter-{name}")])
-        # Nodes of a cluster are each other's clients; no subject of a server is a user of the broker.
+        # Nodes of a cluster are each other's clients; no name of a server is a user of the broker.
         return self._issue(name, subject, names, [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
     def client(self, who: Identity) -> Credential:
         """Return the credential of a client; one that was signed before and is still valid is kept."""
-        if self._still_valid(who.file_name) is not None:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(who.user)])
+        if self._still_valid(who.file_name, names):
             return self._credential(who.file_name)
         subject = x509.Name(
             [
@@ -94,7 +92,7 @@ class Authority:
                 x509.NameAttribute(NameOID.COMMON_NAME, who.name),
             ]
         )
-        return self._issue(who.file_name, subject, None, [ExtendedKeyUsageOID.CLIENT_AUTH])
+        return self._issue(who.file_name, subject, names, [ExtendedKeyUsageOID.CLIENT_AUTH])
 
     def secret(self, purpose: str) -> str:
         """Return a secret that only holders of the authority's key can know, the same on all of them."""
@@ -103,14 +101,18 @@ class Authority:
         )
         return hmac.new(key, purpose.encode(), hashlib.sha256).hexdigest()
 
-    def _still_valid(self, name: str) -> x509.Certificate | None:
-        """Return a certificate that was signed before, with its key, and is good for another month."""
+    def _still_valid(self, name: str, names: x509.SubjectAlternativeName) -> bool:
+        """Tell whether a certificate was signed before, with its key, has these names and is good for another month."""
         credential = self._credential(name)
         if not (credential.certificate.exists() and credential.key.exists()):
-            return None
+            return False
         known = x509.load_pem_x509_certificate(credential.certificate.read_bytes())
-        fits = known.not_valid_after_utc > _now() + 30 * _DAY and known.issuer == self._certificate.subject
-        return known if fits else None
+        if known.not_valid_after_utc < _now() + 30 * _DAY or known.issuer != self._certificate.subject:
+            return False
+        try:
+            return known.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+        except x509.ExtensionNotFound:
+            return False
 
     def _credential(self, name: str) -> Credential:
         return Credential(self.folder / f"{name}.crt", self.folder / f"{name}.key", self.certificate_file)
@@ -119,7 +121,7 @@ class Authority:
         self,
         name: str,
         subject: x509.Name,
-        names: x509.SubjectAlternativeName | None,
+        names: x509.SubjectAlternativeName,
         usages: Sequence[x509.ObjectIdentifier],
     ) -> Credential:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -127,9 +129,8 @@ class Authority:
             _builder(subject, self._certificate.subject, key, _VALID_DAYS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(names, critical=False)
         )
-        if names is not None:
-            builder = builder.add_extension(names, critical=False)
         credential = self._credential(name)
         credential.certificate.unlink(missing_ok=True)  # a crash between the two writes must not leave a wrong pair
         _write_key(credential.key, key)

@@ -2,7 +2,7 @@
 
     identities -> configuration file -> nats-server process -> ready (health and MQTT port answer)
 
-Every client holds a certificate of the local authority; the broker maps its subject to a user of the tenant's
+Every client holds a certificate of the local authority; the broker maps the URI in it to a user of the tenant's
 account, whose permissions `identity` lists. Without a certificate there is no connection.
 """
 
@@ -32,6 +32,10 @@ from flexmeter.supervision import Child, Program, Supervisor, answers
 log = logging.getLogger(__name__)
 
 MAX_PAYLOAD_BYTES = 16 * 2**20
+ALONE_START_S, CLUSTER_START_S = 30.0, 600.0
+"""A node alone is ready in a second; a node of a cluster only when most of the others are there."""
+MAX_UNACKNOWLEDGED = 10_000
+"""Messages that a session may hold. What comes above that the broker sends again only after `ack_wait`."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class Broker:
             command=[str(find_server()), "--config", str(self._configuration_file)],
             log=self.settings.folder / "broker.log",
             ready=self.ready,
+            start_s=CLUSTER_START_S if self.settings.cluster else ALONE_START_S,
         )
         try:
             self._child = await self.supervisor.start(program)
@@ -216,7 +221,7 @@ def configuration(
         "key_file": str(server.key.absolute()),
         "ca_file": str(server.authority.absolute()),
         "verify_and_map": True,
-        "timeout": 10,
+        "timeout": 30,
     }
     content: dict[str, object] = {
         "server_name": settings.node,
@@ -227,7 +232,13 @@ def configuration(
         "max_pending": 256 * 2**20,
         "max_connections": 65_536,
         "tls": tls,
-        "mqtt": {"host": settings.host, "port": port, "tls": tls, "max_ack_pending": 10_000, "ack_wait": "5s"},
+        "mqtt": {
+            "host": settings.host,
+            "port": port,
+            "tls": tls,
+            "max_ack_pending": MAX_UNACKNOWLEDGED,
+            "ack_wait": "5s",
+        },
         "jetstream": {
             "store_dir": str((settings.folder / "streams").absolute()),
             "sync_interval": settings.sync_interval,
@@ -255,13 +266,13 @@ def configuration(
 def _user(who: Identity) -> dict[str, object]:
     """Return a client's entry: MQTT only, and the topics its role may use; the platform may use streams as well."""
     if who.role == "platform":
-        return {"user": who.subject}
+        return {"user": who.user}
     publish = [to_subject(pattern) for pattern in may_publish(who)]
     subscribe = [to_subject(pattern) for pattern in may_subscribe(who)]
     # A filter x/# also covers x itself, for which the broker wants a permission of its own.
     subscribe += [subject.removesuffix(".>") for subject in subscribe if subject.endswith(".>")]
     return {
-        "user": who.subject,
+        "user": who.user,
         "allowed_connection_types": ["MQTT"],
         "permissions": {"publish": {"allow": publish}, "subscribe": {"allow": subscribe}},
     }

@@ -1,4 +1,4 @@
-"""Who a client is (its certificate's subject) and what follows from it: the topics it may use."""
+"""Who a client is (its certificate says so) and what follows from it: the topics it may use."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class Identity(msgspec.Struct, frozen=True, order=True):
     role: Role
 
     @property
-    def subject(self) -> str:
-        """The certificate's subject as the broker writes it."""
-        return f"CN={self.name},OU={self.role},O={self.tenant}"
+    def user(self) -> str:
+        """The URI in the certificate by which the broker knows the client.
+
+        By the subject it would have to search: it compares with that of every user, which at 10,000 users made
+        connecting four times as slow for everybody.
+        """
+        return f"urn:flexmeter:{self.tenant}:{self.role}:{self.name}"
 
     @property
     def file_name(self) -> str:
@@ -50,7 +54,8 @@ def may_publish(who: Identity) -> tuple[str, ...]:
         case "service":
             return (*own_topics, f"{base}/se/+/+", f"{base}/alert/{who.name}/+")
         case "topology":
-            return (*own_topics, f"{base}/topology/+", f"{base}/alert/{who.name}/+")
+            verdicts = (f"{base}/+/cmd/approve/+", f"{base}/+/cmd/reject/+")
+            return (*own_topics, f"{base}/topology/+", f"{base}/alert/{who.name}/+", *verdicts)
         case "platform":
             return (f"{base}/#",)
 

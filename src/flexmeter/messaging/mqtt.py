@@ -39,8 +39,9 @@ _REFUSED = 0x80
 _MAX_QUEUED_MESSAGES = 10_000
 _MAX_QUEUED_BYTES = 64 * 2**20
 _MAX_CHECKED_TOPICS = 1000
-_FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
-_CONNECT_TIMEOUT_S = 30.0
+_FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 2.0
+_STEADY_S = 1.0
+_CONNECT_TIMEOUT_S = 60.0
 
 
 @dataclass(slots=True)
@@ -181,7 +182,7 @@ class MqttClient:
         self._flying[message.packet_id] = _Flying(message, done)
         self._unsent.append(message.packet_id)
         self._pump()
-        if self._connection is not None:
+        if self._connection is not None and not self._connection.drained.is_set():
             await self._connection.drained.wait()
         return done
 
@@ -305,7 +306,7 @@ class MqttClient:
                 lasted_s = await asyncio.shield(self._connection.closed)
                 self._connected.clear()
                 log.warning("event=disconnected client=%s after_s=%.1f", self.client_id, lasted_s)
-                delay_s = _FIRST_DELAY_S if lasted_s > _LAST_DELAY_S else min(2 * delay_s, _LAST_DELAY_S)
+                delay_s = _FIRST_DELAY_S if lasted_s > _STEADY_S else min(2 * delay_s, _LAST_DELAY_S)
                 self._connection = None
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.0))
             try:

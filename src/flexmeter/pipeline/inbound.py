@@ -261,15 +261,18 @@ class InboundPipeline:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        taken_s = 0.0
         while True:
             await self._arrived.wait()
-            oldest_s = self._waiting[0].arrived_s
-            delay_s = oldest_s + self._gathering.window_s - loop.time()
+            # What a quota held back has waited long enough, but must not go in a commit for every few messages.
+            since_s = max(self._waiting[0].arrived_s, taken_s)
+            delay_s = since_s + self._gathering.window_s - loop.time()
             if self._values is not None:
                 delay_s = max(delay_s, self._values.wait_s(loop.time()))
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
             window = self._take_window()
+            taken_s = loop.time()
             await self._commit(window)
             if not self._waiting:
                 self._arrived.clear()

@@ -32,9 +32,10 @@ PARTS = {
     "powerflow": ("lanes", "sweep"),
     "estimation": (
         "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
-        "intake", "joint", "leaf", "message", "model", "move", "passes", "phasor", "places", "response", "root",
-        "start", "ties",
+        "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor", "places", "response",
+        "root", "start", "ties",
     ),
+    "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip
 """The modules that kernels are made of."""
 

@@ -9,6 +9,7 @@ from flexmeter.reconfiguration.adapter import network_from_grid, switch_vector
 from flexmeter.reconfiguration.bounds import Bound, prove
 from flexmeter.reconfiguration.criterion import Criterion, refusal
 from flexmeter.reconfiguration.dayahead import DayPlan, plan_day
+from flexmeter.reconfiguration.figures import Figures, balanced_figures
 from flexmeter.reconfiguration.flow import (
     StateFlow,
     check_radial,
@@ -21,6 +22,7 @@ from flexmeter.reconfiguration.goals import Aim, Constraints, Terms
 from flexmeter.reconfiguration.greedy import greedy_tree, greedy_weights, spanning_tree
 from flexmeter.reconfiguration.network import FeederNetwork, build_network
 from flexmeter.reconfiguration.objectives import lexicographic, pareto
+from flexmeter.reconfiguration.phases import PhaseModel, solved_figures
 from flexmeter.reconfiguration.policy import Action, Evidence, Policy, PolicyState, Recommendation
 from flexmeter.reconfiguration.readers import example, read_json, read_network, write_json
 from flexmeter.reconfiguration.restoration import Restoration, restore
@@ -44,8 +46,10 @@ __all__ = [
     "Decision",
     "Evidence",
     "FeederNetwork",
+    "Figures",
     "Gain",
     "HoldState",
+    "PhaseModel",
     "Policy",
     "PolicyState",
     "Recommendation",
@@ -57,6 +61,7 @@ __all__ = [
     "Step",
     "Terms",
     "Trigger",
+    "balanced_figures",
     "best_tree",
     "build_network",
     "check_radial",
@@ -83,6 +88,7 @@ __all__ = [
     "refusal",
     "restore",
     "search",
+    "solved_figures",
     "spanning_tree",
     "spanning_trees",
     "step",

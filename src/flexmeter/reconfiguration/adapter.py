@@ -10,6 +10,8 @@ from flexmeter.grid.topology import branches, closed_branches
 from flexmeter.reconfiguration.network import BoolArray, FeederNetwork, build_network
 
 MEDIUM_VOLTAGE_V = 1000.0
+# Bus behind the internal impedance of the source with the id that follows.
+BEHIND_SOURCE = "source_"
 
 
 def network_from_grid(grid: Grid, *, least_voltage_v: float = MEDIUM_VOLTAGE_V) -> FeederNetwork:
@@ -38,7 +40,7 @@ def network_from_grid(grid: Grid, *, least_voltage_v: float = MEDIUM_VOLTAGE_V) 
     records = [_record(branch, types, inside, grid.frequency_hz) for branch, _ in kept]
     stiff = [source for source in grid.sources if source.r1_ohm == 0 and source.x1_ohm == 0]
     soft = [source for source in grid.sources if source not in stiff]
-    bus_ids = [*inside, *(f"source_{source.id}" for source in soft)]
+    bus_ids = [*inside, *(f"{BEHIND_SOURCE}{source.id}" for source in soft)]
     power = _powers(grid, inside)
     p = np.array([power.get(bus, 0j).real for bus in bus_ids])
     q = np.array([power.get(bus, 0j).imag for bus in bus_ids])
@@ -46,13 +48,13 @@ def network_from_grid(grid: Grid, *, least_voltage_v: float = MEDIUM_VOLTAGE_V) 
     return build_network(
         name=grid.id,
         bus_ids=bus_ids,
-        branch_ids=[*(branch.id for branch, _ in kept), *(f"source_{source.id}" for source in soft)],
-        from_bus=[*(branch.from_bus for branch, _ in kept), *(f"source_{source.id}" for source in soft)],
+        branch_ids=[*(branch.id for branch, _ in kept), *(f"{BEHIND_SOURCE}{source.id}" for source in soft)],
+        from_bus=[*(branch.from_bus for branch, _ in kept), *(f"{BEHIND_SOURCE}{source.id}" for source in soft)],
         to_bus=[*(branch.to_bus for branch, _ in kept), *(source.bus for source in soft)],
         r_ohm=[*(record[0].real for record in records), *(source.r1_ohm for source in soft)],
         x_ohm=[*(record[0].imag for record in records), *(source.x1_ohm for source in soft)],
         nominal_voltage_v=[*inside.values(), *(inside[source.bus] for source in soft)],
-        slack_buses=[*(source.bus for source in stiff), *(f"source_{source.id}" for source in soft)],
+        slack_buses=[*(source.bus for source in stiff), *(f"{BEHIND_SOURCE}{source.id}" for source in soft)],
         slack_voltage_v=[source.voltage_v for source in (*stiff, *soft)],
         p_w=p,
         q_var=q,

@@ -19,7 +19,7 @@ def draw_before_after(network: FeederNetwork, proposed: BoolArray, path: Path) -
     """Write a picture (PNG, SVG or PDF by suffix) of the present and the proposed state beside each other.
 
     Buses are placed by the proposed tree, substations at the top; line width is current, colour voltage, dashed red
-    an open branch.
+    an open branch, green one that is open in the other state.
     """
     flows = [meshed_flow(network, network.closed), meshed_flow(network, proposed)]
     place = tree_layout(network, proposed)
@@ -30,23 +30,24 @@ def draw_before_after(network: FeederNetwork, proposed: BoolArray, path: Path) -
     high = max(float(np.nanmax(np.abs(flow.voltage_pu))) for flow in flows)
     scale = mpl.colors.Normalize(low, max(high, low + 1e-6))
     widest = max(float(np.abs(flow.current_a).max()) for flow in flows)
-    for axes, title, flow in zip(both, ("before", "after"), flows, strict=True):
-        points = _draw_state(axes, network, flow, place, widest)
+    for axes, title, flow, other in zip(both, ("before", "after"), flows, (proposed, network.closed), strict=True):
+        points = _draw_state(axes, network, flow, place, widest, flow.closed & ~other)
         points.set_norm(scale)
         least = float(np.nanmin(np.abs(flow.voltage_pu)))
         axes.set_title(f"{title}: losses {flow.losses_w / 1e3:,.1f} kW, lowest voltage {least:.4f} pu", fontsize=11)
     figure.colorbar(points, ax=both, label="voltage [pu of nominal]", shrink=0.8)
-    figure.suptitle(f"{network.name}: width = current, dashed red = open", fontsize=12)
+    figure.suptitle(f"{network.name}: width = current, red = open, green = open in the other state", fontsize=12)
     figure.savefig(path, dpi=130)
 
 
 def _draw_state(
-    axes: Axes, network: FeederNetwork, flow: StateFlow, place: FloatArray, widest: float
+    axes: Axes, network: FeederNetwork, flow: StateFlow, place: FloatArray, widest: float, moved: BoolArray
 ) -> mpl.collections.PathCollection:
     ends = np.stack([place[network.from_bus], place[network.to_bus]], axis=1)
     closed = flow.closed
-    width = 0.4 + 3.5 * np.abs(flow.current_a[closed]) / max(widest, 1e-9)
-    axes.add_collection(LineCollection(list(ends[closed]), linewidths=list(width), colors="0.45", zorder=1))
+    width = np.where(moved[closed], 1.2, 0.4) + 3.5 * np.abs(flow.current_a[closed]) / max(widest, 1e-9)
+    colours = np.where(moved[closed], "tab:green", "0.45")
+    axes.add_collection(LineCollection(list(ends[closed]), linewidths=list(width), colors=list(colours), zorder=1))
     dashed = LineCollection(list(ends[~closed]), linewidths=1.1, colors="tab:red", linestyles="--", zorder=2)
     axes.add_collection(dashed)
     size = 26 if network.bus_count <= 150 else 7
@@ -57,7 +58,9 @@ def _draw_state(
     if network.branch_count <= 150:
         for branch in np.flatnonzero(~closed):
             x, y = ends[branch].mean(axis=0)
-            axes.text(x, y, network.branch_ids[branch], color="tab:red", fontsize=8, ha="center", va="bottom")
+            paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+            name = network.branch_ids[branch]
+            axes.text(x, y, name, color="tab:red", fontsize=8, ha="center", va="center", bbox=paper, zorder=5)
     axes.set_axis_off()
     axes.margins(0.04)
     return points

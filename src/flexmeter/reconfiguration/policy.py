@@ -6,16 +6,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+import msgspec
+
 from flexmeter.errors import InputError
+from flexmeter.reconfiguration.figures import Figures
 from flexmeter.reconfiguration.trigger import HoldState, Trigger, step
 
 Mode = Literal["advise", "approve", "automatic"]
-Status = Literal["proposed", "approved", "rejected", "executed", "superseded", "advised"]
+Status = Literal["proposed", "approved", "rejected", "executed", "superseded", "expired", "advised"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a tree is proposed: figures at the interval of the decision, in the units of their names."""
+    """Why a tree is proposed: figures at the interval of the decision, in the units of their names.
+
+    Attributes
+    ----------
+    probability : P(gain > 0), `sigma_percent` the standard deviation of the gain
+    risk_now, risk_then : P(some limit is broken) in the tree in force and in the proposed one
+    balanced, three_phase : figures (now, then) by both load flows; none without solution
+    operations : (close or open, branch) in the order that keeps everybody supplied
+    refusal : why the tree must not be put in force, or nothing
+    """
 
     interval: int
     losses_now_w: float
@@ -25,6 +37,10 @@ class Evidence:
     probability: float | None = None
     operations: tuple[tuple[str, str], ...] = ()
     refusal: str = ""
+    risk_now: float | None = None
+    risk_then: float | None = None
+    balanced: tuple[Figures | None, Figures | None] | None = None
+    three_phase: tuple[Figures | None, Figures | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +116,11 @@ class Policy:
 
         A candidate with `evidence.refusal` counts as no gain. In mode `automatic` a candidate that has held long
         enough is to be switched; in `approve` it becomes a recommendation that waits; in `advise` it is published.
-        An open recommendation ends (superseded) when the tree in force is no longer the one it was made for.
+        An open recommendation ends when the tree in force is no longer the one it was made for (superseded) and when
+        nobody answered in time (expired); the same tree may then be proposed again.
         """
         current, candidate = tuple(sorted(current_open)), tuple(sorted(candidate_open))
-        state = _supersede(state, current)
+        state = self._expire(_supersede(state, current), interval)
         gain = 0.0 if evidence.refusal else evidence.gain_percent
         hold, decision = step(
             self.trigger, state.hold, interval, current_open=current, candidate_open=candidate, gain=gain
@@ -119,6 +136,16 @@ class Policy:
         state = replace(state, recommendation=made, next_number=state.next_number + 1)
         return state, Action("switch" if self.mode == "automatic" else "publish", made, "held long enough")
 
+    def _expire(self, state: PolicyState, interval: int) -> PolicyState:
+        """Close a recommendation that waits on evidence too old to act upon."""
+        waiting = state.recommendation
+        if waiting is None or waiting.status != "proposed" or not self._too_old(waiting, interval):
+            return state
+        return replace(state, recommendation=replace(waiting, status="expired"))
+
+    def _too_old(self, waiting: Recommendation, interval: int) -> bool:
+        return interval - waiting.evidence.interval > self.approval_valid_intervals
+
     def answer(self, state: PolicyState, number: int, interval: int, *, approve: bool) -> tuple[PolicyState, Action]:
         """Approve or reject the waiting recommendation.
 
@@ -130,7 +157,7 @@ class Policy:
         waiting = state.recommendation
         if waiting is None or waiting.number != number or waiting.status != "proposed":
             raise InputError(f"recommendation {number} is not waiting for an answer")
-        if interval - waiting.evidence.interval > self.approval_valid_intervals:
+        if self._too_old(waiting, interval):
             raise InputError(f"recommendation {number} is older than {self.approval_valid_intervals} intervals")
         answered = replace(waiting, status="approved" if approve else "rejected")
         state = replace(state, recommendation=answered)
@@ -147,23 +174,14 @@ class Policy:
 def _supersede(state: PolicyState, current: tuple[str, ...]) -> PolicyState:
     """Close an open recommendation that was made for another tree in force."""
     pending = state.recommendation
-    if pending is None or pending.status in {"executed", "superseded"} or pending.current == current:
+    if pending is None or pending.status in {"executed", "superseded", "expired"} or pending.current == current:
         return state
     status: Status = "executed" if pending.status == "approved" and pending.proposed == current else "superseded"
     return replace(state, recommendation=replace(pending, status=status))
 
 
 def _read_recommendation(values: object) -> Recommendation:
-    match values:
-        case {
-            "number": int(number),
-            "status": status,
-            "current": list(current) | tuple(current),
-            "proposed": list(proposed) | tuple(proposed),
-            "topology_version": int(version),
-            "evidence": dict(evidence),
-        }:
-            operations = tuple((str(action), str(branch)) for action, branch in evidence["operations"])
-            figures = Evidence(**{**evidence, "operations": operations})
-            return Recommendation(number, status, tuple(current), tuple(proposed), version, figures)
-    raise InputError("policy state: recommendation has missing or wrong fields")
+    try:
+        return msgspec.convert(values, Recommendation)
+    except msgspec.ValidationError as error:
+        raise InputError(f"policy state: recommendation: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flexmeter.reconfiguration.bounds import prove
 from flexmeter.reconfiguration.flow import meshed_losses
 from flexmeter.reconfiguration.greedy import greedy_tree
 from flexmeter.reconfiguration.network import FeederNetwork, build_network
@@ -18,6 +19,8 @@ def warm() -> None:
     best_tree(ring, ring.p_w, ring.q_var)
     search(ring, budget=Budget(rounds=1))
     loss_gradient(ring, ring.closed)
+    for _ in prove(ring, ring.closed, 1.0, clock=lambda: 0.0, enumeration_limit=1):
+        pass
 
 
 def tiny_ring() -> FeederNetwork:

@@ -31,6 +31,15 @@ create table if not exists topologies(
     closed text not null, time_ms integer not null, author text not null, reason text not null,
     alerted integer not null, primary key (tenant, grid, version),
     foreign key (tenant) references tenants(name)) strict;
+create table if not exists recommendations(
+    id integer primary key, tenant text not null references tenants(name), grid text not null,
+    number integer not null, service text not null, status text not null, verdict text not null,
+    sent integer not null, document blob not null, created_ms integer not null, updated_ms integer not null,
+    unique (tenant, grid, number)) strict;
+create table if not exists recommendation_words(
+    id integer primary key, tenant text not null, grid text not null, number integer not null, word text not null,
+    author text not null, reason text not null, time_ms integer not null,
+    foreign key (tenant, grid, number) references recommendations(tenant, grid, number)) strict;
 """
 
 Value = str | int | bytes | None

@@ -10,6 +10,7 @@ from pathlib import Path
 from flexmeter.registry.database import Database
 from flexmeter.registry.devices import Devices
 from flexmeter.registry.grids import Grids
+from flexmeter.registry.recommendations import Recommendations
 from flexmeter.registry.tenants import Tenants
 from flexmeter.registry.tokens import Tokens
 from flexmeter.registry.topology import Topologies
@@ -17,7 +18,7 @@ from flexmeter.registry.topology import Topologies
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """Tenants, tokens, devices, grids and topologies of a platform."""
+    """Tenants, tokens, devices, grids, topologies and recommendations of a platform."""
 
     database: Database
     tenants: Tenants
@@ -25,6 +26,7 @@ class Registry:
     devices: Devices
     grids: Grids
     topologies: Topologies
+    recommendations: Recommendations
 
     def close(self) -> None:
         """Release the database."""
@@ -43,6 +45,7 @@ def open_registry(path: Path, *, clock: Callable[[], int] | None = None) -> Regi
         devices=Devices(database, tenants, clock),
         grids=Grids(database, tenants, clock),
         topologies=Topologies(database, clock),
+        recommendations=Recommendations(database, clock),
     )
 
 

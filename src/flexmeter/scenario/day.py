@@ -21,7 +21,7 @@ from flexmeter.scenario.options import DayOptions, instant_ms
 from flexmeter.scenario.partial import Partial, unmonitored
 from flexmeter.scenario.record import Timing, changes_of
 from flexmeter.scenario.results import Run
-from flexmeter.services.advisor import Advisor
+from flexmeter.services.advisor import Advisor, Loads
 from flexmeter.services.areas import AreaResult, Handover, handed_over
 from flexmeter.services.lv import LvArea
 from flexmeter.services.mv import MvArea, plant_sigma
@@ -116,10 +116,10 @@ def _decide(advisor: Advisor | None, block: Block, minute: int) -> tuple[int, Ve
     if advisor is None:
         return count, block.vector
     rows = [block.mv.buses.index(bus) for bus in advisor.network.bus_ids]
-    power = block.mv.value[1:, rows].sum(axis=2)
+    power = block.mv.value[1:, rows].swapaxes(1, 2)
     for k in range(count):
         interval = instant_ms(minute + k + 1) // 60_000
-        wanted = advisor.decide(interval, block.vector, power[0, :, k], power[1, :, k]).wanted
+        wanted = advisor.decide(interval, block.vector, Loads(power[0, :, :, k], power[1, :, :, k])).wanted
         if wanted != block.vector:
             return k + 1, wanted
     return count, block.vector

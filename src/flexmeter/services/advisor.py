@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -10,20 +10,28 @@ from numpy.typing import NDArray
 
 from flexmeter.grid import Grid
 from flexmeter.reconfiguration import (
+    Constraints,
     FeederNetwork,
+    PhaseModel,
     Trigger,
+    balanced_figures,
     expected_gain,
     gain_percent,
     greedy_tree,
+    limit_risk,
     network_from_grid,
     plan_sequence,
     radial_flow,
     search,
+    solved_figures,
 )
 from flexmeter.reconfiguration.policy import Action, Evidence, Policy, PolicyState
 
 Floats = NDArray[np.float64]
 Vector = tuple[bool, ...]
+# How many of the best trees are examined, one after the other, before nothing is proposed.
+CANDIDATES = 3
+SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,40 @@ class Advice:
     action: Action
 
 
+@dataclass(frozen=True)
+class Loads:
+    """Estimated consumption of the MV buses, order of `Advisor.network.bus_ids`.
+
+    Attributes
+    ----------
+    power_w, power_var : (3, n_bus) per phase [W, var]
+    sigma : (2 n_bus,) standard deviations of the three-phase sums, active powers first; none = no statement on the
+        gain's certainty
+    """
+
+    power_w: Floats
+    power_var: Floats
+    sigma: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a proposal must keep, on the balanced equivalent and on every single phase.
+
+    A tree in force that breaks a limit may be left for one that breaks it less.
+
+    Attributes
+    ----------
+    constraints : voltage band and ratings
+    least_probability : of the gain being one at all, P(gain > 0)
+    largest_risk : P(some limit is broken) of the proposed tree
+    """
+
+    constraints: Constraints = field(default_factory=lambda: Constraints(v_min_pu=0.9, v_max_pu=1.1))
+    least_probability: float = 0.0
+    largest_risk: float = 1.0
+
+
 @dataclass
 class Advisor:
     """The rule over a run of intervals: best tree, loss reduction, threshold, hold time, policy.
@@ -52,41 +94,32 @@ class Advisor:
     grid : with its switches, whose order is that of every vector here.
     policy : the paper's threshold and hold time, and what may be done without asking.
     method : the paper's `greedy` tree, or `search` by branch exchange from several starts.
+    limits : what a proposal must keep.
     state : what must outlive a restart.
     """
 
     grid: Grid
     policy: Policy = field(default_factory=lambda: Policy("automatic", Trigger()))
     method: Literal["greedy", "search"] = "greedy"
+    limits: Limits = field(default_factory=Limits)
     state: PolicyState = field(default_factory=PolicyState)
 
     def __post_init__(self) -> None:
         self.network = network_from_grid(self.grid)
+        self.phases = PhaseModel(self.grid)
         self._branches = [switch.branch for switch in self.grid.switches]
 
-    def decide(
-        self,
-        interval: int,
-        vector: Vector,
-        power_w: Floats,
-        power_var: Floats,
-        *,
-        sigma: Floats | None = None,
-        version: int = 0,
-    ) -> Advice:
+    def decide(self, interval: int, vector: Vector, loads: Loads, *, version: int = 0) -> Advice:
         """Advance by one interval.
 
         Parameters
         ----------
         interval : running number of the interval, e.g. minutes since 1970.
         vector, version : switch vector in force, and its version.
-        power_w, power_var : (n_bus,) three-phase consumption of the MV buses [W, var], order of `network.bus_ids`.
-        sigma : (2 n_bus,) their standard deviations, active powers first; none = no statement on the gain's certainty.
         """
-        loaded = self.network.with_power(power_w, power_var).with_closed(self._closed(vector))
-        closed = greedy_tree(loaded) if self.method == "greedy" else search(loaded).closed
-        proposed = loaded.with_closed(closed)
-        evidence = self._evidence(interval, loaded, proposed, sigma)
+        loaded = self.network.with_power(loads.power_w.sum(axis=0), loads.power_var.sum(axis=0))
+        loaded = loaded.with_closed(self._closed(vector))
+        proposed, evidence = self._candidate(interval, loaded, vector, loads)
         self.state, action = self.policy.observe(
             self.state,
             interval,
@@ -105,12 +138,16 @@ class Advisor:
         self.state, action = self.policy.answer(self.state, number, interval, approve=approve)
         return action
 
+    def number_from(self, number: int) -> None:
+        """Give no recommendation a number below this one: others were there before this state."""
+        self.state = replace(self.state, next_number=max(self.state.next_number, number))
+
     def executed(self, number: int) -> None:
         """Note that the vector of a recommendation is in force."""
         self.state = self.policy.executed(self.state, number)
 
     def losses_w(self, vector: Vector, power_w: Floats, power_var: Floats) -> float:
-        """Return the losses [W] of the MV lines under a vector and the given consumption of the buses."""
+        """Return the losses [W] of the MV lines under a vector and the given consumption of the buses, (n_bus,)."""
         return radial_flow(self.network.with_power(power_w, power_var).with_closed(self._closed(vector))).losses_w
 
     def vector(self, opened: tuple[str, ...]) -> Vector:
@@ -121,19 +158,80 @@ class Advisor:
         opened = [branch for branch, closed in zip(self._branches, vector, strict=True) if not closed]
         return self.network.closed_vector(opened)
 
-    def _evidence(self, interval: int, now: FeederNetwork, then: FeederNetwork, sigma: Floats | None) -> Evidence:
-        losses_now, losses_then = radial_flow(now).losses_w, radial_flow(then).losses_w
-        gain = gain_percent(losses_now, losses_then)
-        if now.open_branches == then.open_branches:
-            return Evidence(interval, losses_now, losses_then, gain)
-        known = expected_gain(now, then.closed, sigma) if sigma is not None else None
-        steps = plan_sequence(now, then.closed).steps
-        return Evidence(
-            interval=interval,
-            losses_now_w=losses_now,
-            losses_then_w=losses_then,
-            gain_percent=gain,
-            sigma_percent=known.sigma_percent if known else None,
-            probability=known.probability if known else None,
-            operations=tuple((step.action, step.branch) for step in steps),
+    def _candidate(
+        self, interval: int, now: FeederNetwork, vector: Vector, loads: Loads
+    ) -> tuple[FeederNetwork, Evidence]:
+        """Return the best tree and its evidence; the search looks for others while the best ones are refused.
+
+        If none is better than the tree in force without being refused, the best one comes with its refusal.
+        """
+        if self.method == "greedy":
+            then = now.with_closed(greedy_tree(now))
+            return then, self._evidence(interval, now, then, vector, loads)
+        found: tuple[FeederNetwork, Evidence] | None = None
+        limits = self.limits.constraints
+        for _ in range(CANDIDATES):
+            then = now.with_closed(search(now, constraints=limits).closed)
+            if found and then.open_branches == now.open_branches:
+                break  # nothing better is left
+            evidence = self._evidence(interval, now, then, vector, loads)
+            found = found or (then, evidence)
+            if not evidence.refusal:
+                return then, evidence
+            limits = replace(limits, forbidden=(*limits.forbidden, then.open_branches))
+        assert found is not None
+        return found
+
+    def _evidence(
+        self, interval: int, now: FeederNetwork, then: FeederNetwork, vector: Vector, loads: Loads
+    ) -> Evidence:
+        """Return the figures of a candidate; what costs more is found out once its gain passes the threshold."""
+        flows = radial_flow(now), radial_flow(then)
+        gain = gain_percent(flows[0].losses_w, flows[1].losses_w)
+        evidence = Evidence(interval, flows[0].losses_w, flows[1].losses_w, gain)
+        if now.open_branches == then.open_branches or not gain > self.policy.trigger.threshold_percent:
+            return evidence
+        limits = self.limits.constraints
+        sequence = plan_sequence(now, then.closed, limits)
+        phases = tuple(
+            solved_figures(self.phases, one, self._of_phases(loads.power_w), self._of_phases(loads.power_var), limits)
+            for one in (vector, self.vector(then.open_branches))
         )
+        evidence = replace(
+            evidence,
+            operations=tuple((step.action, step.branch) for step in sequence.steps),
+            balanced=(balanced_figures(now, flows[0], limits), balanced_figures(then, flows[1], limits)),
+            three_phase=(phases[0], phases[1]),
+        )
+        if loads.sigma is not None:
+            known = expected_gain(now, then.closed, loads.sigma)
+            risk = limit_risk(now, then.closed, loads.sigma, limits, rng=np.random.default_rng(interval))
+            evidence = replace(
+                evidence,
+                sigma_percent=known.sigma_percent,
+                probability=known.probability,
+                risk_now=risk.current,
+                risk_then=risk.proposed,
+            )
+        return replace(evidence, refusal=self._refusal(evidence) or sequence.reason)
+
+    def _of_phases(self, power: Floats) -> Floats:
+        """Return the columns of the buses of the three-phase model: all but those behind a source's impedance."""
+        place = {bus: k for k, bus in enumerate(self.network.bus_ids)}
+        return power[:, [place[bus] for bus in self.phases.bus_ids]]
+
+    def _refusal(self, evidence: Evidence) -> str:
+        """Return why a candidate must not be put in force, or nothing."""
+        for name, figures in (("balanced", evidence.balanced), ("three-phase", evidence.three_phase)):
+            assert figures is not None
+            now, then = figures
+            if then is None:
+                return f"{name} load flow: no solution"
+            if then.violation > (np.inf if now is None else now.violation) + SAME:
+                return f"{name} load flow: {then.worst}"
+        if evidence.probability is not None and evidence.probability < self.limits.least_probability:
+            return f"P(gain > 0) {evidence.probability:.3f} is below {self.limits.least_probability:g}"
+        risk = evidence.risk_then
+        if risk is not None and risk > self.limits.largest_risk and risk >= (evidence.risk_now or 0.0):
+            return f"P(limit broken) {risk:.3f} is above {self.limits.largest_risk:g}"
+        return ""

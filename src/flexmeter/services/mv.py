@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,13 @@ from flexmeter.estimation import Estimate as EstimatedState
 from flexmeter.estimation import Estimator, Meter, Reports, relative_sigma
 from flexmeter.grid import Grid, Load
 from flexmeter.messages import topics
-from flexmeter.messages.codec import decode_estimate, decode_readings, encode_estimate
+from flexmeter.messages.codec import decode_readings
 from flexmeter.messages.estimate import Head
 from flexmeter.messages.quantities import ABC
-from flexmeter.messages.readings import Clock, Readings
+from flexmeter.messages.readings import Readings
 from flexmeter.powerflow import Network, compile_network
-from flexmeter.services.areas import AreaResult, Floats, Handover, estimate_message, forecast, reports, result_of
-from flexmeter.services.collect import Collector, Interval
-from flexmeter.services.desk import Answer, publish, release_overdue
+from flexmeter.services.areas import AreaResult, Floats, Handover, forecast, reports, result_of
+from flexmeter.services.desk import Desk, Received, Sender, publish, received_summary, release_overdue
 from flexmeter.services.link import Link
 from flexmeter.services.lv import aggregate_power
 from flexmeter.services.rest import Topology
@@ -143,35 +142,16 @@ def _edge_current(state: EstimatedState) -> NDArray[np.complex128]:
 Arrival = Head | Readings
 
 
-@dataclass(frozen=True)
-class Received:
-    """A summary or the readings of a plant, its clock, and how long decoding it took [s]."""
+class MvDesk(Desk[Arrival]):
+    """The MV area at work: it waits for the summaries of the LV areas and the readings of its plants."""
 
-    item: Arrival
-    clock: Clock
-    decoding_s: float
-
-
-@dataclass
-class MvDesk:
-    """The MV area at work: collects summaries and readings of an interval, answers with what to publish."""
-
-    area: MvArea
-    topic: str
-    source: str
-    boot: int
-    handover: Handover = "joint"
-    seq: int = 0
-    versions: list[Topology] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        plants = {plant.id for plant in self.area.plants}
-        self._collector: Collector[Received] = Collector(plants | set(self.area.lv_areas))
-
-    @property
-    def waiting(self) -> tuple[int, ...]:
-        """The instants that wait for more inputs."""
-        return self._collector.waiting
+    def __init__(self, area: MvArea, topic: str, sender: Sender, handover: Handover = "joint") -> None:
+        plants = (plant.id for plant in area.plants)
+        expected = {*plants, *area.lv_areas}
+        super().__init__("mv", area.area, topic, expected, estimate=self._estimate_under, sender=sender)
+        self.versions: list[Topology] = []
+        self._mv = area
+        self._handover: Handover = handover
 
     def learn(self, topology: Topology) -> None:
         """Take a new version of the switch vector, in force from its own instant on."""
@@ -182,62 +162,29 @@ class MvDesk:
         """Return the version in force at an instant, the oldest known one before all."""
         return next((one for one in reversed(self.versions) if one.time_ms <= time_ms), self.versions[0])
 
-    def take_estimate(self, payload: bytes) -> list[Answer]:
-        """Take an LV estimate; return the estimates that are ready."""
-        began = time.perf_counter()
-        estimate = decode_estimate(payload)
-        if estimate.head is None or estimate.status == "not_converged":
-            return []
-        received = Received(estimate.head, estimate.clock, time.perf_counter() - began)
-        return self._answers(self._collector.add(estimate.time_ms, estimate.area, received))
-
-    def take_readings(self, device: str, payload: bytes) -> list[Answer]:
-        """Take the readings of a plant; return the estimates that are ready."""
-        began = time.perf_counter()
-        batch = decode_readings(payload)
-        received = Received(batch, batch.clock, time.perf_counter() - began)
-        return self._answers(self._collector.add(batch.time_ms, device, received))
-
-    def release(self, until_ms: int) -> list[Answer]:
-        """Estimate what waits up to an instant with what there is."""
-        return self._answers(self._collector.release(until_ms))
-
-    def _answers(self, ready: list[Interval[Received]]) -> list[Answer]:
-        return [self._answer(interval) for interval in ready]
-
-    def _answer(self, interval: Interval[Received]) -> Answer:
-        began = time.perf_counter()
-        if interval.missing:
-            log.warning("event=missing level=mv area=%s count=%d", self.area.area, len(interval.missing))
-        topology = self.in_force(interval.time_ms)
-        items = {name: received.item for name, received in interval.items.items()}
-        heads = [item if isinstance(item := items.get(name), Head) else None for name in self.area.lv_areas]
+    def _estimate_under(self, time_ms: int, items: Mapping[str, Arrival]) -> tuple[AreaResult, int]:
+        topology = self.in_force(time_ms)
+        heads = [item if isinstance(item := items.get(name), Head) else None for name in self._mv.lv_areas]
         value = self._plant_readings(items)
-        result = self.area.estimate(topology.closed, reports(heads, self.handover), value, plant_sigma(value))
-        self.seq += 1
-        message = estimate_message(
-            result,
-            source=self.source,
-            boot=self.boot,
-            seq=self.seq,
-            grid=self.area.grid.id,
-            time_ms=interval.time_ms,
-            clock=next(iter(interval.items.values())).clock,
-            topology=topology.version,
-        )
-        payload = encode_estimate(message)
-        decoding_s = sum(received.decoding_s for received in interval.items.values())
-        return Answer(interval.time_ms, payload, 1e3 * (decoding_s + time.perf_counter() - began))
+        result = self._mv.estimate(topology.closed, reports(heads, self._handover), value, plant_sigma(value))
+        return result, topology.version
 
-    def _plant_readings(self, items: dict[str, Arrival]) -> Floats:
+    def _plant_readings(self, items: Mapping[str, Arrival]) -> Floats:
         """Return the plants' readings (6 n_plant, 1), nan where a plant did not report."""
-        value = np.full((len(self.area.plants), 2, 3), np.nan)
-        for row, plant in enumerate(self.area.plants):
+        value = np.full((len(self._mv.plants), 2, 3), np.nan)
+        for row, plant in enumerate(self._mv.plants):
             batch = items.get(plant.id)
             if isinstance(batch, Readings):
                 value[row, 0] = [batch.column("active_power", phase)[0] for phase in ABC]
                 value[row, 1] = [batch.column("reactive_power", phase)[0] for phase in ABC]
         return value.reshape(-1, 1)
+
+
+def received_readings(device: str, payload: bytes) -> Received[Arrival]:
+    """Return the readings of a plant."""
+    began = time.perf_counter()
+    batch = decode_readings(payload)
+    return Received(batch.time_ms, device, batch, batch.clock, time.perf_counter() - began)
 
 
 def plant_sigma(value: Floats) -> Floats:
@@ -252,13 +199,14 @@ async def serve(link: Link, settings: ServiceSettings) -> None:
     """Estimate the MV area, interval by interval, until cancelled."""
     area = MvArea(await link.rest.grid(settings.grid))
     topic = topics.estimate(link.tenant, "mv", area.area)
-    desk = MvDesk(area, topic, link.name, link.boot, settings.handover)
+    desk = MvDesk(area, topic, Sender(link.name, link.boot, settings.grid), settings.handover)
     plants = [topics.readings(link.tenant, plant.id) for plant in area.plants]
     lv = f"{topics.PREFIX}/{link.tenant}/se/lv/+"
     await link.mqtt.subscribe(lv, topics.topology(link.tenant, settings.grid), *plants)
     desk.learn(await link.rest.topology(settings.grid))
+    desk.warm()
     await link.online()
-    overdue = asyncio.create_task(release_overdue(link, "mv", (desk,), settings.deadline_s))
+    overdue = asyncio.create_task(release_overdue(link, (desk,), settings.deadline_s))
     try:
         async for message in link.mqtt.messages():
             heard = topics.parse(message.topic)
@@ -266,13 +214,14 @@ async def serve(link: Link, settings: ServiceSettings) -> None:
                 desk.learn(await link.rest.topology(settings.grid))
                 continue
             try:
-                if heard.kind == "estimate":
-                    answers = desk.take_estimate(message.payload)
-                else:
-                    answers = desk.take_readings(heard.device, message.payload)
+                summary = heard.kind == "estimate"
+                received: Received[Arrival] | None = (
+                    received_summary(message.payload) if summary else received_readings(heard.device, message.payload)
+                )
             except MessageError as error:
                 log.warning("event=refused topic=%s error=%s", message.topic, error)
                 continue
-            await publish(link, "mv", topic, answers)
+            if received is not None:
+                await publish(link, desk, desk.take(received))
     finally:
         overdue.cancel()

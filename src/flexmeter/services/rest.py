@@ -1,4 +1,4 @@
-"""The platform's REST API as a grid service sees it: grids and the switch status vector."""
+"""The platform's REST API as a grid service sees it: grids, the switch status vector, recommendations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 
 from flexmeter.errors import AccessError, ServiceError
 from flexmeter.grid import Grid, decode_grid
+from flexmeter.messages.events import Recommendation
 
 TIMEOUT_S, PATIENCE_S, RETRY_S = 10.0, 30.0, 0.1
 
@@ -24,6 +25,18 @@ class Topology(msgspec.Struct, frozen=True):
     version: int
     closed: tuple[bool, ...]
     time_ms: int = 0
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What the API keeps of a recommendation; `verdict` is a person's, approve or reject."""
+
+    number: int
+    status: str
+    verdict: str | None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    recommendations: tuple[Kept, ...]
 
 
 class Conflict(ServiceError):
@@ -73,6 +86,23 @@ class Rest:
         body = {"closed": wanted.closed, "time_ms": wanted.time_ms}
         response = await self._call("PUT", f"/api/v1/topology/{wanted.grid}", body, {"If-Match": f'"{wanted.version}"'})
         return msgspec.json.decode(response.content, type=Topology)
+
+    async def put_recommendation(self, made: Recommendation, service: str) -> Kept:
+        """Keep a recommendation or what has become of it; return it with the verdict on it, if there is one."""
+        path = f"/api/v1/recommendations/{made.grid}/{made.number}?service={service}"
+        response = await self._call("PUT", path, made)
+        return msgspec.json.decode(response.content, type=Kept)
+
+    async def recommendation(self, grid: str, number: int) -> Kept:
+        """Return what is kept of a recommendation."""
+        response = await self._call("GET", f"/api/v1/recommendations/{grid}/{number}")
+        return msgspec.json.decode(response.content, type=Kept)
+
+    async def last_number(self, grid: str) -> int:
+        """Return the number of the newest recommendation of a grid, 0 without one."""
+        response = await self._call("GET", f"/api/v1/recommendations?grid={grid}&limit=1")
+        page = msgspec.json.decode(response.content, type=_Page)
+        return page.recommendations[0].number if page.recommendations else 0
 
     async def _call(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -36,7 +36,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of one service process; `name` is what its certificate says.
 
     Of the reconfiguration: `threshold_percent` and `hold_intervals` are the paper's, `mode` what it may do by itself,
-    `method` the paper's greedy tree or the exchange search, `state_file` what outlives a restart.
+    `method` the paper's greedy tree or the exchange search, `state_file` what outlives a restart. A proposal must keep
+    the voltage band on every phase, be a gain with `least_probability` and break a limit with at most `largest_risk`;
+    an approval counts for `approval_intervals`.
     """
 
     service: ServiceName
@@ -51,6 +53,11 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Literal["advise", "approve", "automatic"] = "automatic"
     method: Literal["greedy", "search"] = "greedy"
     state_file: Path | None = None
+    v_min_pu: float = 0.9
+    v_max_pu: float = 1.1
+    least_probability: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    largest_risk: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    approval_intervals: Annotated[int, msgspec.Meta(ge=1)] = 60
     handover: Literal["joint", "diagonal"] = "joint"
     deadline_s: float = 30.0
 

@@ -17,7 +17,9 @@ def test_the_authority_is_made_once_and_found_again(tmp_path):
 def test_a_client_certificate_names_tenant_role_and_device(tmp_path):
     credential = open_authority(tmp_path).client(WHO)
     certificate = x509.load_pem_x509_certificate(credential.certificate.read_bytes())
-    assert certificate.subject.rfc4514_string() == WHO.subject == "CN=con-1,OU=device,O=acme"
+    assert certificate.subject.rfc4514_string() == "CN=con-1,OU=device,O=acme"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["urn:flexmeter:acme:device:con-1"]
     credential.client_context()
 
 

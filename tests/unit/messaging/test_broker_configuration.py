@@ -19,11 +19,11 @@ def test_every_tenant_has_an_account_with_users_by_certificate(tmp_path):
     )
     assert set(content["accounts"]) == {"acme", "b"}
     device, platform = content["accounts"]["acme"]["users"]
-    assert device["user"] == "CN=con-1,OU=device,O=acme"
+    assert device["user"] == "urn:flexmeter:acme:device:con-1"
     assert "fm.v1.acme.con-1.readings" in device["permissions"]["publish"]["allow"]
     assert not any(subject.startswith("$") for subject in device["permissions"]["subscribe"]["allow"])
     assert device["allowed_connection_types"] == ["MQTT"]
-    assert platform == {"user": "CN=platform,OU=platform,O=acme"}
+    assert platform == {"user": "urn:flexmeter:acme:platform:platform"}
 
 
 def test_tls_with_certificates_is_never_off(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from flexmeter.errors import StorageError
 from flexmeter.messages import COLUMNS, Readings, Roster, RosterEntry, encode_notice, encode_readings, topics
 from flexmeter.messaging.client import Message
-from flexmeter.pipeline import DeadLetters, Gathering, InboundPipeline, Outcome, Refused
+from flexmeter.pipeline import DeadLetters, Gathering, InboundPipeline, Outcome, Quota, Refused
 
 NOW_MS = 1_763_834_400_000
 
@@ -56,7 +56,13 @@ class Harness:
         self.rejections = []
         gathering = options.pop("gathering", Gathering(window_s=0.001))
         self.pipeline = InboundPipeline(
-            "acme", self.writer, self.letters, now_ms=lambda: NOW_MS, settled=self._settle, gathering=gathering
+            "acme",
+            self.writer,
+            self.letters,
+            now_ms=lambda: NOW_MS,
+            settled=self._settle,
+            gathering=gathering,
+            quota=options.pop("quota", None),
         )
 
     def _settle(self, messages, rejections):
@@ -121,6 +127,65 @@ def test_the_counters_reconcile_whatever_comes(tmp_path):
         assert counters.stored == len(harness.writer.values)
         assert counters.rejected == sum(harness.letters.counts().values()) == len(harness.rejections)
         assert len(harness.settled) == 300
+
+    run(test)
+
+
+def mutant(rng, payload):
+    """Return a message with some bytes changed, dropped, doubled or put in, as a bad link or program would."""
+    data = bytearray(payload)
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(data))
+        match rng.randrange(4):
+            case 0:
+                data[at] = rng.randrange(256)
+            case 1:
+                del data[at : at + rng.randrange(1, 9)]
+            case 2:
+                data[at:at] = data[at : at + rng.randrange(1, 9)]
+            case 3:
+                data[at:at] = rng.randbytes(rng.randrange(1, 5))
+        if not data:
+            break
+    return bytes(data)
+
+
+@pytest.mark.parametrize("encoding", ["json", "cbor"])
+def test_mutants_are_stored_or_refused_and_disturb_nothing(tmp_path, encoding):
+    async def test():
+        rng = random.Random(5)
+        harness = Harness(tmp_path, gathering=Gathering(window_s=0.001, roster_wait_s=0.05))
+        readings = Readings(
+            "con-1", 1, 7, NOW_MS, (COLUMNS["voltage.a"], COLUMNS["active_power.a"]), np.ones((2, 3)), ("a", "b", "c")
+        )
+        good = encode_readings(readings, encoding)
+        async with harness.pipeline as pipeline:
+            for number in range(500):
+                bad = Message(topics.readings("acme", "con-1"), mutant(rng, good), 1)
+                pipeline.take([bad, message(number, source="con-2")])
+                await asyncio.sleep(0)
+            await harness.drained()
+        counters = harness.counters
+        assert counters.received == 1000
+        assert counters.reconciled
+        assert sum(source == "con-2" for source, _ in harness.writer.values) == 500
+        assert counters.rejected == sum(harness.letters.counts().values()) == len(harness.rejections)
+        assert counters.rejected > 300
+        assert all(one.reason and one.detail for one in harness.rejections)
+        assert len(harness.settled) == 1000
+
+    run(test)
+
+
+def test_what_a_quota_holds_back_goes_in_windows_and_not_message_by_message(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, gathering=Gathering(window_s=0.05), quota=Quota(values_per_s=100.0))
+        began_s = asyncio.get_running_loop().time()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(number) for number in range(140)])  # a second's worth at once, then the rest
+            await harness.drained()
+        seconds = asyncio.get_running_loop().time() - began_s
+        assert len(harness.writer.windows) <= 2 + seconds / 0.05
 
     run(test)
 

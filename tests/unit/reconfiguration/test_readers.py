@@ -70,9 +70,38 @@ def test_matpower_conversions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "statements",
+    [
+        "mpc.bus(:, 3:4) = mpc.bus(:, 3:4) .* 1e-3;",
+        "mpc.bus(:, [3 4]) = mpc.bus(:,[3,4])/1000;",
+        "k = cos(acos(1e-3)); mpc.bus(:, PD) = mpc.bus(:, PD) * k;\nmpc.bus( :, 4 ) = mpc.bus(:,QD) / (1 / k);",
+    ],
+)
+def test_matpower_conversions_are_written_in_many_ways(tmp_path: Path, statements: str) -> None:
+    path = tmp_path / "three.m"
+    old = "mpc.bus(:, [PD, QD]) = mpc.bus(:, [PD, QD]) / 1e3;"
+    path.write_text(MATPOWER.replace(old, statements))
+    network = read_network(str(path))
+    np.testing.assert_allclose(network.p_w, [0, 50e3, 200e3])
+    np.testing.assert_allclose(network.q_var, [0, 60e3, -20e3])
+
+
+def test_matpower_apparent_powers_with_a_power_factor(tmp_path: Path) -> None:
+    path = tmp_path / "three.m"
+    more = "pf = 0.85;\nmpc.bus(:, QD) = mpc.bus(:, PD) * sin(acos(pf));\nmpc.bus(:, PD) = mpc.bus(:, PD) * pf;\n"
+    path.write_text(MATPOWER + more)
+    network = read_network(path)
+    assert network.p_w[2] == pytest.approx(0.85 * 200e3)
+    assert network.q_var[2] == pytest.approx(np.sqrt(1 - 0.85**2) * 200e3)
+
+
+@pytest.mark.parametrize(
     ("old", "new", "text"),
     [
         ("mpc.bus(:, [PD, QD]) = mpc.bus(:, [PD, QD]) / 1e3;", "mpc.bus(:, PD) = sin(mpc.bus(:, QD));", "not"),
+        ("mpc.bus(:, [PD, QD]) =", "mpc.bus(:, [PD, QT]) =", "not understood"),
+        ("mpc.bus(:, [PD, QD]) =", "mpc.bus(:, 30:31) =", "not understood"),
+        ("0	12.66	1	1	1;", "0	0	1	1	1;", "BASE_KV"),
         ("mpc.baseMVA = 50/5;", "", "baseMVA"),
         ("0.4930", "0.49e", "is not a number"),
         ("0.4930", "-0.4930", "r_ohm"),

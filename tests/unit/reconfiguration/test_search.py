@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import example as pinned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,7 @@ def test_the_same_seed_gives_the_same_state(zhang118: FeederNetwork) -> None:
 
 
 @settings(max_examples=1000, deadline=None)
+@pinned(4893)
 @given(st.integers(0, 2**32 - 1))
 def test_random_networks_are_radial_complete_and_within_limits(seed: int) -> None:
     network = random_network(seed)
@@ -89,9 +91,17 @@ def test_random_networks_are_radial_complete_and_within_limits(seed: int) -> Non
     terms = [evaluate_state(network, tree, limits).terms for tree in spanning_trees(network) if solvable(network, tree)]
     if any(one.feasible for one in terms):
         assert found.terms.feasible
-        assert found.losses_w >= min(one.losses_w for one in terms if one.feasible) * (1 - 1e-9)
+        assert found.losses_w >= min(one.losses_w for one in terms if one.feasible)
     else:
         assert found.terms.violation >= min(one.violation for one in terms) - 1e-9
+
+
+def test_the_losses_of_a_state_do_not_depend_on_the_way_to_it() -> None:
+    """A sweep that stopped on voltage steps of 1e-9 left the losses of this network 1e-9 off, by its start."""
+    network = random_network(4893)
+    found = search(network, None, Constraints(v_min_pu=0.9), Budget(rounds=5))
+    assert found.losses_w == evaluate_state(network, found.closed).losses_w
+    assert found.losses_w == pytest.approx(237.48830665587, rel=1e-10)
 
 
 def solvable(network: FeederNetwork, tree) -> bool:

@@ -10,7 +10,8 @@ from flexmeter.messages.codec import decode_estimate
 from flexmeter.messages.estimate import Estimate
 from flexmeter.scenario.field import Field, Minute
 from flexmeter.services.areas import handed_over
-from flexmeter.services.lv import LvArea, LvDesk
+from flexmeter.services.desk import Answer, Desk, Sender, received_summary
+from flexmeter.services.lv import LvArea, lv_desk
 from flexmeter.services.mv import MvArea, MvDesk
 from flexmeter.services.rest import Topology
 
@@ -25,8 +26,16 @@ def mv_area(feeder: Field) -> MvArea:
     return MvArea(feeder.grid)
 
 
-def lv_desk(area: LvArea) -> LvDesk:
-    return LvDesk(area, "eulv", "fm/v1/tenant/se/lv/LV", "lv", boot=1)
+SENDER = Sender("estimator", 1, "eulv")
+
+
+def desk_of(area: LvArea) -> Desk:
+    return lv_desk(area, "fm/v1/tenant/se/lv/LV", SENDER)
+
+
+def take(desk: Desk, payload: bytes) -> list[Answer]:
+    received = received_summary(payload)
+    return [] if received is None else desk.take(received)
 
 
 def estimates(noon: Minute) -> list[bytes]:
@@ -34,14 +43,14 @@ def estimates(noon: Minute) -> list[bytes]:
 
 
 def lv_estimate(area: LvArea, noon: Minute) -> Estimate:
-    desk = lv_desk(area)
-    answers = [answer for payload in estimates(noon) for answer in desk.take(payload)]
+    desk = desk_of(area)
+    answers = [answer for payload in estimates(noon) for answer in take(desk, payload)]
     return decode_estimate(answers[0].payload)
 
 
 def test_the_last_concentrator_completes_the_interval(lv_area: LvArea, noon: Minute) -> None:
-    desk = lv_desk(lv_area)
-    counts = [len(desk.take(payload)) for payload in estimates(noon)]
+    desk = desk_of(lv_area)
+    counts = [len(take(desk, payload)) for payload in estimates(noon)]
     assert counts == [0] * (len(counts) - 1) + [1]
     assert desk.waiting == ()
 
@@ -59,9 +68,9 @@ def test_the_estimate_is_near_the_truth_and_says_how_near(feeder: Field, lv_area
 
 def test_a_missing_concentrator_widens_the_estimate_and_is_no_stale_value(lv_area: LvArea, noon: Minute) -> None:
     whole = lv_estimate(lv_area, noon)
-    desk = lv_desk(lv_area)
+    desk = desk_of(lv_area)
     for payload in estimates(noon)[1:]:
-        assert desk.take(payload) == []
+        assert take(desk, payload) == []
     (answer,) = desk.release(desk.waiting[0])
     less = decode_estimate(answer.payload)
     assert whole.head is not None
@@ -77,24 +86,24 @@ def test_an_estimate_that_did_not_converge_is_not_used(lv_area: LvArea, noon: Mi
     from flexmeter.messages.codec import encode_estimate
 
     broken = msgspec.structs.replace(decode_estimate(estimates(noon)[0]), status="not_converged")
-    desk = lv_desk(lv_area)
-    assert desk.take(encode_estimate(broken)) == []
+    desk = desk_of(lv_area)
+    assert take(desk, encode_estimate(broken)) == []
     assert desk.waiting == ()
 
 
 def test_a_malformed_estimate_is_refused(lv_area: LvArea) -> None:
     with pytest.raises(MessageError):
-        lv_desk(lv_area).take(b"nonsense")
+        take(desk_of(lv_area), b"nonsense")
 
 
 def test_the_mv_estimate_joins_areas_and_topology(
     feeder: Field, lv_area: LvArea, mv_area: MvArea, noon: Minute
 ) -> None:
-    desk = lv_desk(lv_area)
-    answers = [answer for payload in estimates(noon) for answer in desk.take(payload)]
-    mv = MvDesk(mv_area, "fm/v1/tenant/se/mv/MV", "mv", boot=1)
+    desk = desk_of(lv_area)
+    answers = [answer for payload in estimates(noon) for answer in take(desk, payload)]
+    mv = MvDesk(mv_area, "fm/v1/tenant/se/mv/MV", SENDER)
     mv.learn(Topology("eulv", 3, ()))
-    (answer,) = mv.take_estimate(answers[0].payload)
+    (answer,) = take(mv, answers[0].payload)
     estimate = decode_estimate(answer.payload)
     assert (estimate.level, estimate.topology, estimate.status) == ("mv", 3, "ok")
     state = feeder.truth.state(range(719, 720), feeder.grid.switch_vector)
@@ -103,8 +112,16 @@ def test_the_mv_estimate_joins_areas_and_topology(
     assert np.abs((estimate.head.values[3:6] - state.source_va.real[:, 0]) / sigma).max() < 4.5
 
 
+def test_a_desk_warms_up_without_any_input(lv_area: LvArea, mv_area: MvArea) -> None:
+    mv = MvDesk(mv_area, "topic", SENDER)
+    mv.learn(Topology("eulv", 1, ()))
+    for desk in (desk_of(lv_area), mv):
+        desk.warm()
+        assert desk.waiting == ()
+
+
 def test_a_version_holds_from_its_own_instant_on(mv_area: MvArea) -> None:
-    desk = MvDesk(mv_area, "topic", "mv", boot=1)
+    desk = MvDesk(mv_area, "topic", SENDER)
     for version, since in ((1, 1000), (2, 2000), (3, 3000)):
         desk.learn(Topology("eulv", version, (), since))
     desk.learn(Topology("eulv", 2, (), 9000))  # an old version heard again changes nothing

@@ -18,7 +18,7 @@ from flexmeter.reconfiguration.readers.pandapower import read_pandapower
 EXAMPLES = ("kraftringen533_high", "kraftringen533_low")
 
 
-def read_network(path: Path) -> FeederNetwork:
+def read_network(path: Path | str) -> FeederNetwork:
     """Read a feeder network, told apart by name and content.
 
     MATPOWER (.m), pandapower JSON, the feeder JSON of this package or the three-phase grid JSON of `flexmeter.grid`.
@@ -28,6 +28,7 @@ def read_network(path: Path) -> FeederNetwork:
     InputError, GridError
         The file cannot be read, is none of the three or holds no valid network; named.
     """
+    path = Path(path)
     if path.suffix == ".m":
         return read_matpower(path)
     try:

@@ -22,7 +22,8 @@ REFERENCE = 3
 
 MATRIX = re.compile(r"mpc\.(\w+)\s*=\s*\[(.*?)\]\s*;?", re.S)
 CELLS = re.compile(r"mpc\.\w+\s*=\s*\{.*?\}\s*;?", re.S)
-SCALED = re.compile(r"mpc\.(\w+)\(:,\s*\[?([\w,\s]+?)\]?\)\s*=\s*mpc\.\1\(:,\s*\[?([\w,\s]+?)\]?\)\s*([*/])\s*(.+)")
+COLUMN = r"mpc\.(\w+)\(\s*:\s*,\s*\[?([\w,:\s]+?)\]?\s*\)"
+SCALED = re.compile(rf"{COLUMN}\s*=\s*{COLUMN}\s*(?:\.?([*/])\s*(.+))?")
 SCALAR = re.compile(r"(mpc\.)?(\w+)\s*=\s*(.+)")
 ELEMENT = re.compile(r"mpc\.(\w+)\(\s*(\d+)\s*,\s*(\w+)\s*\)")
 IGNORED = re.compile(r"^(function\b|\[.*\]\s*=\s*idx_\w+|mpc\.version|define_constants|return|end)")
@@ -33,6 +34,9 @@ OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
+}
+FUNCTIONS: dict[str, Callable[[float], float]] = {
+    name: getattr(math, name) for name in ("sqrt", "sin", "cos", "tan", "asin", "acos", "atan")
 }
 
 
@@ -91,14 +95,17 @@ def _matrix(path: Path, name: str, body: str) -> FloatArray:
 def _apply(path: Path, statement: str, scalars: dict[str, float], matrices: dict[str, FloatArray]) -> None:
     """Carry out one conversion of units."""
     if found := SCALED.fullmatch(statement):
-        name, columns, again, sign, expression = found.groups()
-        if name not in matrices:
+        name, columns, again, source, sign, expression = found.groups()
+        if name not in matrices or again not in matrices:
             return
-        factor = _number(path, expression, scalars)
-        if columns.split() != again.split() or not set(_names(columns)) <= set(COLUMNS[name]):
+        target, origin = _positions(name, columns), _positions(again, source)
+        known = all(0 <= k < matrices[m].shape[1] for m, ks in ((name, target), (again, origin)) for k in ks)
+        if not known or len(target) != len(origin):
             raise InputError(f"{path}: statement not understood: {statement}")
-        position = [COLUMNS[name][column] for column in _names(columns)]
-        matrices[name][:, position] *= factor if sign == "*" else 1.0 / factor
+        factor = _number(path, expression, scalars) if sign else 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):  # a base of zero is reported with its bus
+            value = matrices[again][:, origin]
+            matrices[name][:, target] = np.divide(value, factor) if sign == "/" else value * factor
         return
     if found := SCALAR.fullmatch(statement):
         expression = ELEMENT.sub(lambda match: _element(matrices, match), found[3]).replace("mpc.", "")
@@ -107,8 +114,16 @@ def _apply(path: Path, statement: str, scalars: dict[str, float], matrices: dict
     raise InputError(f"{path}: statement not understood: {statement[:80]}")
 
 
-def _names(columns: str) -> list[str]:
-    return columns.replace(",", " ").split()
+def _positions(matrix: str, columns: str) -> list[int]:
+    """Return the positions of columns given by name, by number or as a range of numbers; -1 for an unknown name."""
+    positions: list[int] = []
+    for column in columns.replace(",", " ").split():
+        first, _, last = column.partition(":")
+        if first.isdigit() and (last or first).isdigit():
+            positions += range(int(first) - 1, int(last or first))
+        else:
+            positions.append(COLUMNS.get(matrix, {}).get(column, -1))
+    return positions
 
 
 def _element(matrices: dict[str, FloatArray], match: re.Match[str]) -> str:
@@ -116,7 +131,7 @@ def _element(matrices: dict[str, FloatArray], match: re.Match[str]) -> str:
 
 
 def _number(path: Path, expression: str, scalars: dict[str, float]) -> float:
-    """Evaluate an arithmetic expression of numbers, known names and sqrt."""
+    """Evaluate an arithmetic expression of numbers, known names and functions."""
     try:
         return float(expression)
     except ValueError:
@@ -137,8 +152,8 @@ def _value(node: ast.expr, scalars: dict[str, float]) -> float:
             return -_value(operand, scalars)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in OPERATORS:
             return OPERATORS[type(sign)](_value(left, scalars), _value(right, scalars))
-        case ast.Call(func=ast.Name(id="sqrt"), args=[argument]):
-            return math.sqrt(_value(argument, scalars))
+        case ast.Call(func=ast.Name(id=name), args=[argument]) if name in FUNCTIONS:
+            return FUNCTIONS[name](_value(argument, scalars))
     raise ValueError("not arithmetic")
 
 
@@ -147,6 +162,9 @@ def _network(name: str, bus: FloatArray, branch: FloatArray, gen: FloatArray, ba
     position = {bus_id: i for i, bus_id in enumerate(ids)}
     slack = [i for i in range(len(bus)) if bus[i, BUS["BUS_TYPE"]] == REFERENCE]
     nominal = bus[:, BUS["BASE_KV"]] * 1e3
+    unknown = [bus_id for bus_id, volts in zip(ids, nominal, strict=True) if not volts > 0]
+    if unknown:
+        raise InputError(f"{name}: mpc.bus {', '.join(unknown[:6])}: BASE_KV is not positive, expected kV line to line")
     p, q = bus[:, BUS["PD"]] * 1e6, bus[:, BUS["QD"]] * 1e6
     voltage = np.ones(len(bus))
     for row in gen[gen[:, GEN["GEN_STATUS"]] > 0]:
