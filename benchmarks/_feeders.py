@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from power_grid_model import LoadGenType, MeasuredTerminalType, initialize_array
 
 from flexmeter.grid import Bus, Grid, Line, Load, Source, line_type_from_sequence
+from flexmeter.scenario.european_lv import european_lv_grid
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,20 @@ class Feeder:
     phase: np.ndarray
     power: np.ndarray
     voltage_v: float
+
+
+def machine() -> str:
+    """Return the model of the processor and the number of cores."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((text.split(":")[1].strip() for text in lines if text.startswith("model name")), "unknown")
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def european_lv() -> Feeder:
+    """The IEEE European LV Test Feeder, transformer included; power-grid-model's estimators report it as singular."""
+    grid = european_lv_grid()
+    power = np.array([complex(load.power_w[0], load.power_var[0]) for load in grid.loads])
+    return Feeder("eulv", grid, np.zeros(len(power), int), np.zeros(len(power), int), power, 416.0)
 
 
 def lv_feeder(customers: int, seed: int = 1) -> Feeder:

@@ -1,6 +1,6 @@
 """State estimation: batch, single, uncertainty, forest, against power-grid-model on the same cases; one JSON line each.
 
-    python benchmarks/estimation.py [--steps 1440] [--cases mv13,lv101,lv1001] [--forest 10000]
+    python benchmarks/estimation.py [--steps 1440] [--cases mv13,lv101,lv1001] [--forest 10000] [--no-large]
 
 "true problem" is one meter per single-phase customer. power-grid-model cannot say that: its customers have three
 phases, two of them idle, and three voltages; "identical data" gives Flexmeter the same padded problem.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import time
 from collections.abc import Callable
@@ -22,8 +21,18 @@ import numpy as np
 from power_grid_model import CalculationMethod, PowerGridModel, initialize_array
 from power_grid_model.errors import PowerGridBatchError, PowerGridError
 
-from benchmarks._feeders import Feeder, lv_feeder, multipliers, mv_feeder, padded, peer_grid, peer_sensors
-from flexmeter.estimation import Estimator, Meter, load_meters, relative_sigma
+from benchmarks._feeders import (
+    Feeder,
+    european_lv,
+    lv_feeder,
+    machine,
+    multipliers,
+    mv_feeder,
+    padded,
+    peer_grid,
+    peer_sensors,
+)
+from flexmeter.estimation import Estimate, Estimator, Forest, Meter, load_meters, relative_sigma
 from flexmeter.estimation.estimate import terminal_voltage
 from flexmeter.grid import Grid
 from flexmeter.powerflow import Network, compile_network, powerflow
@@ -50,11 +59,12 @@ class Case:
         scale = multipliers(feeder, steps).T[[row[name] for name, _ in network.injections]]
         p, q = network.power_w[:, None] * scale, network.power_var[:, None] * scale
         self.flow = powerflow(network, p, q)
-        nominal = network.nominal_v[0]
         v = np.abs(terminal_voltage(network, self.flow.voltage_v))
         head = np.abs(self.flow.voltage_v[[network.node_row[network.head_bus, phase] for phase in "abc"]])
         truth = np.vstack([v, p, q, head])
-        share = np.vstack([np.full_like(v, nominal * 0.01), 0.01 * np.abs(p), 0.02 * np.abs(q), 0.01 * head])
+        share = np.vstack(
+            [np.repeat(0.01 * network.load_v[:, None], steps, 1), 0.01 * np.abs(p), 0.02 * np.abs(q), 0.01 * head]
+        )
         z = truth + share * rng.standard_normal(truth.shape)
         n = len(p)
         s = share.copy()
@@ -122,12 +132,38 @@ def run_peer(feeder: Feeder, case: Case, method: CalculationMethod) -> tuple[flo
 
 
 def line(case: str, mine: float, **more: object) -> None:
-    print(json.dumps({"bench": "estimation", "case": case, "flexmeter_s": mine, **more}), flush=True)
+    print(
+        json.dumps({"bench": "estimation", "case": case, "flexmeter_s": mine, **more, "machine": machine()}), flush=True
+    )
+
+
+def off_optimum(case: Case, estimate: Estimate) -> float:
+    """Return the largest difference of a fitted reading from that at a tolerance of 1e-13, in units of its sigma."""
+    exact = case.estimator.estimate(case.value, case.sigma, covariance=False, tolerance_pu=1e-13, max_iterations=300)
+    return float(np.max(np.abs(estimate.fitted - exact.fitted) / case.sigma))
+
+
+def alone(feeder: Feeder, steps: int, pseudo: float = 0.0) -> None:
+    """One feeder without a peer: batch, one estimation cold and from the last, uncertainty."""
+    case, name = Case(feeder, feeder.grid, steps, pseudo), feeder.name + (", 30 % pseudo-measured" if pseudo else "")
+    estimator = case.estimator
+    one = (np.ascontiguousarray(case.value[:, 1:2]), np.ascontiguousarray(case.sigma[:, 1:2]))
+    estimate = estimator.estimate(case.value, case.sigma, covariance=False)
+    last = estimator.estimate(np.ascontiguousarray(case.value[:, :1]), np.ascontiguousarray(case.sigma[:, :1]))
+    failures = int((~estimate.converged).sum())
+    batch = best(lambda: estimator.estimate(case.value, case.sigma, covariance=False), 3)
+    line(f"{name} batch {steps}", batch, failures=failures, off_optimum_sigma=off_optimum(case, estimate))
+    line(f"{name} single", best(lambda: estimator.estimate(*one, covariance=False), 50))
+    line(
+        f"{name} single from the last estimate",
+        best(lambda: estimator.estimate(*one, covariance=False, start=last), 50),
+    )
+    note = "all standard deviations and head 9x9, estimation included"
+    line(f"{name} single with uncertainty", best(lambda: estimator.estimate(*one), 50), note=note)
 
 
 def compare(feeder: Feeder, steps: int) -> None:
     true, full = Case(feeder, feeder.grid, steps), Case(feeder, padded(feeder), steps)
-    machine = platform.processor() or platform.machine()
     for kind, case in (("true problem", true), ("identical data", full)):
         one = (np.ascontiguousarray(case.value[:, :1]), np.ascontiguousarray(case.sigma[:, :1]))
         estimate = case.estimator.estimate(case.value, case.sigma, covariance=False)
@@ -152,33 +188,31 @@ def compare(feeder: Feeder, steps: int) -> None:
                     optimum_gap=gap,
                     failures=int((~estimate.converged).sum()),
                     peer_failures=failures,
-                    machine=machine,
                     note="optimum_gap: largest |V| difference in pu; peer tolerance 1e-5",
                 )
-    pseudo = Case(feeder, feeder.grid, steps, pseudo=0.3)
-    estimate = pseudo.estimator.estimate(pseudo.value, pseudo.sigma, covariance=False)
-    seconds = best(lambda: pseudo.estimator.estimate(pseudo.value, pseudo.sigma, covariance=False), 3)
-    line(f"{feeder.name} batch {steps}, 30 % pseudo-measured", seconds, failures=int((~estimate.converged).sum()))
-    one = (np.ascontiguousarray(true.value[:, :1]), np.ascontiguousarray(true.sigma[:, :1]))
-    note = "all standard deviations and head 9x9, estimation included"
-    line(f"{feeder.name} single with uncertainty", best(lambda: true.estimator.estimate(*one), 50), note=note)
+    alone(feeder, steps)
+    alone(feeder, steps, pseudo=0.3)
 
 
 def forest(grids: int) -> None:
     """Estimate many grids of 80 customers and one minute each, with their summaries for the level above."""
     kinds = [Case(feeder, feeder.grid, 1) for feeder in (lv_feeder(80, seed) for seed in range(20))]
-    start = time.perf_counter()
-    for k in range(grids):
-        case = kinds[k % len(kinds)]
-        case.estimator.estimate(case.value, case.sigma)
-    seconds = time.perf_counter() - start
-    line(
-        f"{grids} grids, one minute, with hand-over covariance",
-        seconds,
-        meters=sum(len(kinds[k % len(kinds)].value) for k in range(grids)),
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        note="one call per grid; 20 topologies",
-    )
+    members = [kinds[k % len(kinds)] for k in range(grids)]
+    value, sigma = (np.concatenate([getattr(case, name) for case in members]) for name in ("value", "sigma"))
+    trees = Forest([case.estimator for case in members])
+    for threads in (1, 2):
+        start = time.perf_counter()
+        estimate = trees.estimate(value, sigma, threads=threads)
+        estimate.head, estimate.head_covariance  # noqa: B018
+        line(
+            f"{grids} grids, one minute, with hand-over covariance, threads: {threads}",
+            time.perf_counter() - start,
+            readings=len(value),
+            failures=int((~estimate.converged).sum()),
+            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            note="one call; 20 different grids, each many times",
+        )
+        del estimate
 
 
 if __name__ == "__main__":
@@ -186,9 +220,14 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=1440)
     parser.add_argument("--cases", default="mv13,lv101,lv1001")
     parser.add_argument("--forest", type=int, default=10_000)
+    parser.add_argument("--large", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     makers = {"mv13": mv_feeder, "lv101": lambda: lv_feeder(80), "lv1001": lambda: lv_feeder(800)}
     for name in options.cases.split(","):
         compare(makers[name](), options.steps)
+    if options.large:
+        alone(european_lv(), options.steps)
+        alone(european_lv(), options.steps, pseudo=0.3)
+        alone(lv_feeder(8000), 16)
     if options.forest:
         forest(options.forest)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from power_grid_model import CalculationMethod, PowerGridModel, initialize_array
 
-from benchmarks._feeders import Feeder, lv_feeder, multipliers, mv_feeder, peer_grid, per_phase
+from benchmarks._feeders import Feeder, lv_feeder, machine, multipliers, mv_feeder, peer_grid, per_phase
 from flexmeter.powerflow import compile_network, powerflow, prepare
 
 
@@ -77,7 +76,7 @@ def run(feeder: Feeder, steps: int) -> dict[str, object]:
         "newton_raphson_s": methods["newton_raphson"],
         "largest_difference_pu": float(np.max(np.abs(np.abs(flow.voltage_v) - u)) / (feeder.voltage_v / np.sqrt(3))),
         "failures": int((~flow.converged).sum()),
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "note": "voltages, currents, losses of every branch, source power; one thread",
     }
 

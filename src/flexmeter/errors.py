@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 
 class FlexmeterError(Exception):
@@ -84,7 +85,7 @@ class DidNotConverge(NumericalError):
         self.mismatch = mismatch
         self.worst = worst
         count = f" in {iterations} iterations" if iterations > 0 else ""
-        size = f"mismatch {mismatch:.3g} at " if mismatch == mismatch else ""
+        size = f"mismatch {mismatch:.3g} at " if not isnan(mismatch) else ""
         super().__init__(f"{what} did not converge{count}: {size}{worst}")
 
 

@@ -35,7 +35,7 @@ def estimate(
     grid: str = SOURCE,
     readings: Path = typer.Argument(
         help="Readings as .csv or .parquet: meter (load, bus or branch), quantity (voltage, active_power, "
-        "reactive_power, current, parts of phasors such as voltage_angle), value, optionally phase, sigma, scenario, at "
+        "reactive_power, current, parts of phasors as voltage_angle), value, optionally phase, sigma, scenario, at "
         "(load, bus, branch_from, branch_to, head)."
     ),
     out: Path | None = OUT,
@@ -71,7 +71,7 @@ def estimate(
 
 
 def meters_of(grid: Grid, table: ReadingTable, source: str) -> tuple[Meter, ...]:
-    """Return the meter of every row: where `at` says, else at a load or a bus of that name; collects what does not fit."""
+    """Return every row's meter: where `at` says, else at a load or bus of that name; collects what does not fit."""
     from flexmeter.estimation import Meter
 
     loads = {load.id: load.phases for load in grid.loads}

@@ -19,6 +19,7 @@ from flexmeter.estimation.bias import MeterBias, track_bias, unknown_bias
 from flexmeter.estimation.estimate import Answer, Estimate, Reports
 from flexmeter.estimation.estimator import Estimator
 from flexmeter.estimation.forecast import Forecast, default_forecast
+from flexmeter.estimation.forest import Forest, ForestEstimate
 from flexmeter.estimation.hypotheses import Comparison, compare, phase_candidates, switch_candidates
 from flexmeter.estimation.levels import (
     AreaSummary,
@@ -53,6 +54,8 @@ __all__ = [
     "Estimate",
     "Estimator",
     "Forecast",
+    "Forest",
+    "ForestEstimate",
     "Meter",
     "MeterBias",
     "Observability",

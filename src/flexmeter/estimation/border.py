@@ -7,8 +7,8 @@ V_p - V_q = 0. Both act on the tree like any other current and force; with the a
     [ force(nu)  force(x) ] [ x  ] = - [ force  ]        force = lambda_p - lambda_q
 
 makes both vanish: the gap, and the gradient with respect to the free current. The matrix S is symmetric with a positive
-and a negative semidefinite diagonal block (quasidefinite: R. Vanderbei, doi:10.1137/0805005), so pivots of pairs (nu, x)
-never cancel. All covariances follow by Psi - U S^-1 U', U the answers of a bus to unit nu and x.
+and a negative semidefinite diagonal block (quasidefinite: R. Vanderbei, doi:10.1137/0805005), so pivots of pairs
+(nu, x) never cancel. All covariances follow by Psi - U S^-1 U', U the answers of a bus to unit nu and x.
 
 Loops without impedance (two closed switches in parallel) have no current of their own: their pair is left out.
 """

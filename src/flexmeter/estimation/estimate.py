@@ -106,7 +106,7 @@ class Estimate:
     @property
     def status(self) -> tuple[str, ...]:
         """(n_scenario,) `converged`, `partly observable` (a head voltage nothing tells), or `not converged`."""
-        seen = self.head_observable.all(axis=0)
+        seen = np.asarray(self.head_observable.all(axis=0))
         return tuple(
             "not converged" if not done else "converged" if whole else "partly observable"
             for done, whole in zip(self.converged, seen, strict=True)

@@ -19,7 +19,7 @@ from flexmeter.estimation.gauss_newton import Solution, estimate_blocks
 from flexmeter.estimation.intake import Readings
 from flexmeter.estimation.joint import Joint
 from flexmeter.estimation.layout import lay_out, places_of
-from flexmeter.estimation.measurements import NEVER_EXACT, Meter, check_readings, count_bad, describe
+from flexmeter.estimation.measurements import NEVER_EXACT, Meter, check_readings, count_bad, count_known, describe
 from flexmeter.estimation.model import EstimatorModel, work_size
 from flexmeter.grid.model import Symmetry
 from flexmeter.powerflow.lanes import FloatArray, IntArray, block_count, ready
@@ -31,9 +31,11 @@ SYMMETRIES: tuple[Symmetry, ...] = ("free", "no_zero_sequence", "balanced")
 """What is known of the head voltages, numbered as in `root.set_basis`."""
 
 _ROWS = np.empty(0, np.int64)
+NOTHING = np.empty((0, 1))
 NOTHING_JOINT = Joint(_ROWS, _ROWS, _ROWS, _ROWS, np.empty((0, 1)), np.empty((0, 1))), np.empty(0)
 
 PHASE_TURN = np.exp(-2j * np.pi / 3 * np.arange(3))
+TURN_RE, TURN_IM = PHASE_TURN.real[:, None].copy(), PHASE_TURN.imag[:, None].copy()
 
 
 class Estimator:
@@ -107,6 +109,7 @@ class Estimator:
             phasors=bool((layout.flow_kind >= PHASOR).any()),
             ties=layout.ties,
         )
+        self._free_rows = np.concatenate([self._model.row_v[self._model.row_v >= 0], layout.flow_row])
         self._phasor_rows = layout.flow_row[layout.flow_kind >= PHASOR]
         self._node_map = node_map(tree)
         bus = network.node_bus
@@ -123,6 +126,7 @@ class Estimator:
         covariance: bool = True,
         joint: Sequence[Meter] = (),
         losses: bool = False,
+        start: Estimate | None = None,
         tolerance_pu: float = 1e-8,
         max_iterations: int = 100,
         threads: int = 1,
@@ -140,7 +144,9 @@ class Estimator:
         covariance : whether to compute standard deviations and the joint covariances of head and aggregates
         joint : meters of this estimator (with or without a reading) whose joint covariance is wanted
         losses : whether to compute the standard deviation of the losses
-        tolerance_pu : the last step moved no voltage by more than this [pu]
+        start : an earlier estimate of this estimator to start from, of one scenario or of as many (default: a load flow
+            of the readings, the better start where most loads are read); the optimum is the same
+        tolerance_pu : no voltage is off the optimum by more than this, judged by the last two steps [pu]
         max_iterations : cap; a scenario that reaches it has `iterations` = -1
         threads : blocks of scenarios are shared among them
         check : whether to look at every number first (leave on for data from outside)
@@ -158,8 +164,8 @@ class Estimator:
         """
         z, s = self._readings(value, sigma, check)
         n = z.shape[1] if z.shape[0] or reports is None else reports.value.shape[2]
-        angle_re, angle_im = _angles(source_angle_rad, n)
-        readings = Readings(z, s, self._reports(reports, n), angle_re, angle_im, self._above(answer, n))
+        reported, above = self._reports(reports, n), self._above(answer, n)
+        readings = Readings(z, s, reported, *_angles(source_angle_rad, n), above, *self._start(start, n))
         solution, deviations = self._solution(n), self._deviations(n if covariance else 0)
         node_v = np.empty((len(self.network.nodes), n), complex)
         chosen, sign = self._joint(joint, losses, n)
@@ -251,6 +257,8 @@ class Estimator:
 
     def _reports(self, reports: Reports | None, n_scenario: int) -> FloatArray:
         n = len(self.network.aggregates)
+        if reports is None and n == 0:
+            return np.empty((0, n_scenario))
         if reports is None:
             value, cov = np.full((n, 9, n_scenario), np.nan), np.full((n, 9, 9, n_scenario), np.nan)
         else:
@@ -276,11 +284,27 @@ class Estimator:
         condition_answer(value, covariance, message, message_covariance, np.empty((3, 9, 10)), out)
         return out
 
+    def _start(self, start: Estimate | None, n_scenario: int) -> tuple[FloatArray, FloatArray]:
+        if start is None:
+            return NOTHING, NOTHING
+        n = start.voltage_v.shape[1]
+        if start.layout is not self.layout or n not in (1, n_scenario):
+            text = f"{n} scenarios of {start.network.name}, expected an estimate of this estimator of 1 or {n_scenario}"
+            raise MeasurementError([Finding("start", (), "voltage_v", text)], self.network.name)
+        tree, rows = self.layout.tree, 3 * self.layout.tree.n_spine
+        level = np.abs(start.spine_v[:3]) / self._model.nominal[0]
+        if self.network.symmetry == "no_zero_sequence":  # magnitudes at the convention's angles would have one
+            level = np.repeat(level.mean(axis=0, keepdims=True), 3, axis=0)
+        state = np.concatenate([level, start.edge_a[rows : rows + tree.n_leaf], start.aggregate_a])
+        state[:, ~start.converged] = complex(np.nan, np.nan)
+        wide = np.broadcast_to(state, (len(state), n_scenario))
+        return ready(wide.real), ready(wide.imag)
+
     def _degrees(self, z: FloatArray, reports: Reports | None, observable: np.ndarray) -> IntArray:
         """Return readings minus states: each load's P and Q (or its forecast) pay for its current."""
-        rows = np.concatenate([self._model.row_v[self._model.row_v >= 0], self._model.flow_row])
-        known = (~np.isnan(z[rows])).sum(0) - (1 if self.network.symmetry == "balanced" else observable.sum(0))
-        known -= (~np.isnan(z[self._phasor_rows])).any(0)  # the turn of the head voltages
+        known = count_known(z, self._free_rows) - (1 if self.network.symmetry == "balanced" else observable.sum(0))
+        if len(self._phasor_rows):
+            known -= (~np.isnan(z[self._phasor_rows])).any(0)  # the turn of the head voltages
         return np.asarray(known if reports is None else known + (~np.isnan(reports.value[:, :3])).sum((0, 1)))
 
 
@@ -293,6 +317,8 @@ def _signed(covariance: FloatArray, sign: FloatArray, n_scenario: int) -> FloatA
 
 
 def _angles(angle: ArrayLike | None, n_scenario: int) -> tuple[FloatArray, FloatArray]:
+    if angle is None and n_scenario == 1:
+        return TURN_RE, TURN_IM
     turn = PHASE_TURN if angle is None else np.exp(1j * np.asarray(angle, float))
     turn = turn[:, None] if turn.ndim == 1 else turn
     full = np.broadcast_to(turn, (3, n_scenario))

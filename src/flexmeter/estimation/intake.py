@@ -21,7 +21,9 @@ class Readings(NamedTuple):
 
     `value`, `sigma` (n_slot, n_scenario), nan = missing; `report` (REPORT n_aggregate, n_scenario) of the areas below,
     see `condition_reports`; `angle_re`, `angle_im` (3, n_scenario) unit vectors of the head voltages; `above`
-    (ABOVE, n_scenario) the answer of the level above, see `condition_answer`, or no rows.
+    (ABOVE, n_scenario) the answer of the level above, see `condition_answer`, or no rows; `start_re`, `start_im`
+    (3 + n_leaf + 3 n_aggregate, n_scenario) a start: head voltages [pu], currents of leaves and aggregates, nan where
+    there is none, or no rows.
     """
 
     value: FloatArray
@@ -30,6 +32,8 @@ class Readings(NamedTuple):
     angle_re: FloatArray
     angle_im: FloatArray
     above: FloatArray
+    start_re: FloatArray
+    start_im: FloatArray
 
 
 @inlined

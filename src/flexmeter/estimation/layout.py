@@ -43,8 +43,8 @@ _PHASORS = ("voltage_real", "voltage_imaginary", "voltage_angle")
 _LEAF = {"active_power": 0, "reactive_power": 1, "voltage": 2}
 
 Key = tuple[str, str, int, int, int, int]
-"""Quantity, place (load, bus, phasor, upper or lower end of an edge), row of load or bus, phase, other phase (-1: none),
-sign or the number of the meter: readings with equal keys are combined, which angles are not."""
+"""Quantity, place (load, bus, phasor, upper or lower end of an edge), row of load or bus, phase, other phase (-1: none)
+and sign or number of the meter: readings with equal keys are combined, which angles are not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +220,7 @@ def _leaf_rows(tree: Tree, slots: dict[Key, int]) -> IntArray:
 
 
 def places_of(layout: Layout, slots: Sequence[int]) -> tuple[IntArray, IntArray, IntArray, IntArray, FloatArray]:
-    """Return for rows of combined readings the spine bus, the meter on its edge (or -1), the leaf, which quantity, sign."""
+    """Return for rows of combined readings spine bus, meter on its edge (or -1), leaf, which quantity, sign."""
     flow_of = {int(row): flow for flow, row in enumerate(layout.flow_row)}
     leaf_of = {int(row): (leaf, part) for part, rows in enumerate(layout.leaf_rows) for leaf, row in enumerate(rows)}
     bus_of = np.repeat(np.arange(layout.tree.n_spine), np.diff(layout.tree.first_leaf))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from flexmeter.errors import Finding
 from flexmeter.powerflow.injections import is_aggregate
-from flexmeter.powerflow.lanes import FloatArray, kernel
+from flexmeter.powerflow.lanes import FloatArray, IntArray, kernel
 from flexmeter.powerflow.network import Network
 
 Quantity = Literal[
@@ -82,6 +82,16 @@ def count_bad(value: FloatArray, sigma: FloatArray, is_inexact: FloatArray, is_v
                 if not fine or exact or (is_voltage[row] > 0.0 and z <= 0.0):
                     bad += 1
     return bad
+
+
+@kernel
+def count_known(value: FloatArray, rows: IntArray) -> IntArray:
+    """Return (n_scenario,) how many of some rows have a reading."""
+    known = np.zeros(value.shape[1], np.int64)
+    for row in rows:
+        for s in range(value.shape[1]):
+            known[s] += not math.isnan(value[row, s])
+    return known
 
 
 def describe(meter: Meter) -> str:

@@ -3,16 +3,16 @@
 A subtree seen from its bus voltage V is  J | V ~ N(A V + b, R)  together with information (L, eta) on V (cost
 1/2 V'L V - eta'V). Messages of everything at a bus add (Kirchhoff). Across a series impedance, V_c = V_p - Z J:
 
-    M  = (I + A Z)^-1        A1 = M A              R1 = M R M'          N = I - Z A1
-    Lz = Z' L Z              R2 = (R1^-1 + Lz)^-1 = C (I + C' Lz C)^-1 C'          with R1 = C C'
-    P  = R2 (L Z)'           A2 = A1 + P N         L2 = N' (L - L Z P) N
+    M  = (I + A Z)^-1        A1 = M A              N = I - Z A1         C = M chol(R)
+    G  = chol(I + (Z C)' L (Z C))                  W = C G'^-1          Y = (L Z W)' N
+    R2 = W W'                A2 = A1 + W Y         L2 = N' L N - Y' Y
     b1 = M b    y = eta + L Z b1    s = Z' y       b2 = b1 - R2 s       eta2 = y - A2' s
 
 and back, with lambda the force (multiplier) on J:
 
     J = A2 dV_p + b2 + R2 lambda_p      dV = dV_p - Z J      lambda = M' (lambda_p + Z' (L dV - eta))
 
-A transformer puts T in front: V_p becomes T V_p, J_p = T' J. Only I + A Z and I + C' Lz C are inverted: R = 0 (no
+A transformer puts T in front: V_p becomes T V_p, J_p = T' J. Only I + A Z and G are inverted: R = 0 (no
 load below), L = 0 (no voltmeter below) and Z = 0 are ordinary. Derivation: docs/methods/estimation.md.
 """
 

@@ -71,8 +71,8 @@ HEAD_JOINT = 72
 class Places(NamedTuple):
     """Where the groups start in the work array; what comes after `head_joint` is there only if it is used.
 
-    `response` the buses' answers to forces, `leaf_push` and `meter_push` the leaves' and meters' parts of it; `border` S
-    of the ties and a right-hand side; `column` the answers that are kept; `touch` what quantities have to do with the
+    `response` the buses' answers to forces, `leaf_push` and `meter_push` the leaves' and meters' parts of it; `border`
+    S of the ties and a right-hand side; `column` the answers that are kept; `touch` what quantities have to do with the
     head's nine (9 each).
     """
 

@@ -67,8 +67,8 @@ from flexmeter.powerflow.lanes import (
 )
 
 SPREAD = 0.01
-"""Standard deviation of the angle between a phase's head voltage and where it should be [rad]: at the LV busbars of the
-three-level study 0.004 to 0.010 were seen; 2 % of negative sequence, the limit of EN 50160, turn a phase by up to 0.02."""
+"""Standard deviation of the angle between a phase's head voltage and where it should be [rad]: at the LV busbars of
+the three-level study 0.004 to 0.010 were seen; 2 % of negative sequence, the limit of EN 50160, turn it by 0.02."""
 HELD = 1e-12
 """A pivot below this part of its diagonal: the readings say nothing about the direction."""
 

@@ -1,11 +1,11 @@
-"""How the whole state answers to forces: the factorised tree as a linear map, kept apart from the iteration's own steps.
+"""How the whole state answers to forces: the factorised tree as a linear map, apart from the iteration's own steps.
 
 A force on a quantity q = h_V V + h_J J of an edge moves the state x by Cov(x, q): with it at the top of its bus,
 
     b += R h_J    eta += A' h_J + h_V    on the way down the force below it is lambda + h_J
 
-and the passes are those of `message` without a residual. What pushes on the state: quantities (`push`), and currents and
-forces at tied buses. One answer gives a column of the covariance matrix of everything; cost: two passes of vectors.
+and the passes are those of `message` without a residual. What pushes on the state: quantities, and currents
+and forces at tied buses. One answer gives a column of the covariance matrix of everything; cost: two passes of vectors.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""The starting point of the iteration: a load flow of the readings, two sweeps from the voltages at no load."""
+"""The starting point of the iteration: an estimate from before, or two sweeps of a load flow of the readings."""
 
 from __future__ import annotations
 
 from flexmeter.estimation.aggregate import AGGREGATE, CURRENT, start_aggregate
 from flexmeter.estimation.blocks import add, apply_constant, apply_transposed_constant, clear, copy
 from flexmeter.estimation.intake import Readings
-from flexmeter.estimation.leaf import LEAF, POWER, I, V
+from flexmeter.estimation.leaf import LEAF, POWER, I, V, add_pair, pair
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT, BUS_V
 from flexmeter.estimation.root import ROOT_ANGLE, set_basis
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, store, take
+from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, store, take, where_positive
 
 
 @inlined
@@ -18,10 +18,23 @@ def start_state(
 ) -> None:
     """Set all voltages and currents to a load flow of the readings; level [pu] of the head voltages."""
     start_voltages(w, at, m, readings, start, count, level)
-    start_currents(w, at, m)
-    settle_voltages(w, at, m)
-    start_currents(w, at, m)
-    settle_voltages(w, at, m)
+    for _ in range(2):
+        start_currents(w, at, m, readings, start, count)
+        settle_voltages(w, at, m)
+
+
+@inlined
+def known_or(value: float, other: float) -> float:
+    """Return the value, or the other where it is nan."""
+    known = where_positive(value * value + splat(1.0), splat(1.0), splat(0.0))
+    return where_positive(known, value, other)
+
+
+@inlined
+def put_start(w: FloatArray, at: int, readings: Readings, row: int, start: int, count: int) -> None:
+    """Replace a current by the one of the start, where it has one."""
+    store(w, at, known_or(take(readings.start_re, row, start, count), load(w, at)))
+    store(w, at + 1, known_or(take(readings.start_im, row, start, count), load(w, at + 1)))
 
 
 @routine
@@ -34,8 +47,11 @@ def start_voltages(
         re, im = take(readings.angle_re, phase, start, count), take(readings.angle_im, phase, start, count)
         store(w, at.root + ROOT_ANGLE + 2 * phase, re)
         store(w, at.root + ROOT_ANGLE + 2 * phase + 1, im)
-        store(w, at.bus + BUS_V + 2 * phase, re * level * m.nominal[0])
-        store(w, at.bus + BUS_V + 2 * phase + 1, im * level * m.nominal[0])
+        size = level
+        if len(readings.start_re) > 0:
+            size = known_or(take(readings.start_re, phase, start, count), level)
+        store(w, at.bus + BUS_V + 2 * phase, re * size * m.nominal[0])
+        store(w, at.bus + BUS_V + 2 * phase + 1, im * size * m.nominal[0])
     set_basis(w, at.root, m.symmetry)
     for k in range(1, len(m.parent)):
         follow(w, at, m, k, BUS_V, at.bus + BUS * m.parent[k] + BUS_V)
@@ -83,9 +99,9 @@ def leaf_voltage(w: FloatArray, at: Places, m: EstimatorModel, k: int, leaf: int
 
 
 @routine
-def start_currents(w: FloatArray, at: Places, m: EstimatorModel) -> None:
-    """Set leaf, aggregate, shunt and edge currents to what the readings ask for at the present voltages."""
-    n = len(m.parent)
+def start_currents(w: FloatArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int) -> None:
+    """Set currents of leaves and aggregates as the start or the readings say; those of shunts and edges follow."""
+    n, n_leaf, warm = len(m.parent), len(m.leaf_plus), len(readings.start_re) > 0
     for k in range(n):
         bus = at.bus + BUS * k
         if m.has_shunt[k]:
@@ -96,6 +112,10 @@ def start_currents(w: FloatArray, at: Places, m: EstimatorModel) -> None:
     for k in range(len(m.aggregate_bus)):
         bus = at.bus + BUS * m.aggregate_bus[k]
         start_aggregate(w, at.aggregate + AGGREGATE * k, bus)
+        if warm:
+            for phase in range(3):
+                current = at.aggregate + AGGREGATE * k + CURRENT + 2 * phase
+                put_start(w, current, readings, 3 + n_leaf + 3 * k + phase, start, count)
         add(w, bus + BUS_J, at.aggregate + AGGREGATE * k + CURRENT, 6)
     for k in range(n - 1, -1, -1):
         bus = at.bus + BUS * k
@@ -104,16 +124,13 @@ def start_currents(w: FloatArray, at: Places, m: EstimatorModel) -> None:
             re, im = leaf_voltage(w, at, m, k, leaf, BUS_V)
             p, q = load(w, here + POWER), load(w, here + POWER + 1)
             inverse2 = splat(1.0) / (re * re + im * im)
-            i_re, i_im = (p * re + q * im) * inverse2, (p * im - q * re) * inverse2
-            store(w, here + I, i_re)
-            store(w, here + I + 1, i_im)
-            j = bus + BUS_J + 2 * m.leaf_plus[leaf]
-            store(w, j, load(w, j) + i_re)
-            store(w, j + 1, load(w, j + 1) + i_im)
+            store(w, here + I, (p * re + q * im) * inverse2)
+            store(w, here + I + 1, (p * im - q * re) * inverse2)
+            if warm:
+                put_start(w, here + I, readings, 3 + leaf, start, count)
+            add_pair(w, bus + BUS_J + 2 * m.leaf_plus[leaf], pair(w, here + I), 1.0)
             if m.leaf_minus[leaf] >= 0:
-                j = bus + BUS_J + 2 * m.leaf_minus[leaf]
-                store(w, j, load(w, j) - i_re)
-                store(w, j + 1, load(w, j + 1) - i_im)
+                add_pair(w, bus + BUS_J + 2 * m.leaf_minus[leaf], pair(w, here + I), -1.0)
         if k > 0:
             sum_up(w, at, m, k, BUS_J)
 

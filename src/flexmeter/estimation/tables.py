@@ -1,7 +1,7 @@
-"""Results as Arrow tables: one row per scenario and bus, load or meter, with ids, phases, and units in the column names.
+"""Results as Arrow tables: one row per scenario and bus, load or meter; ids, phases, units in the column names.
 
-`to_pandas` turns any of them into a data frame where pandas is installed. A study of many scenarios stays small in memory
-if it is estimated and written block by block: `in_blocks`.
+`to_pandas` turns any of them into a data frame where pandas is installed. A study of many scenarios stays small in
+memory if it is estimated and written block by block: `in_blocks`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flexmeter.powerflow.lanes import FloatArray
 from flexmeter.powerflow.network import Network
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
 UNITS: dict[str, str] = {
     "voltage": "V",
@@ -140,7 +140,7 @@ def scenario_table(estimate: Estimate, scenarios: Sequence[str] | None = None) -
         "status": np.array(estimate.status, dtype=np.str_),
         "objective": estimate.objective,
         "degrees_of_freedom": estimate.degrees_of_freedom,
-        "probability_of_larger": chi2.sf(estimate.objective, np.maximum(estimate.degrees_of_freedom, 1)),
+        "probability_of_larger": np.asarray(chi2.sf(estimate.objective, np.maximum(estimate.degrees_of_freedom, 1))),
         "iterations": estimate.iterations,
         "losses_w": estimate.losses_w,
     }

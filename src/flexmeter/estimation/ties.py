@@ -1,8 +1,8 @@
-"""Closed loops as a tree with ties: every branch that closes a loop hangs as an ordinary edge from its from-bus and ends
-in a bus of its own; a tie says that this bus and the branch's to-bus have one voltage.
+"""Closed loops as a tree with ties.
 
-So meters, transformers and charging of such a branch are those of any other branch, and nothing is left to treat but
-pairs of buses whose voltages are equal: see `border`.
+Every branch that closes a loop hangs as an ordinary edge from its from-bus and ends in a bus of its own; a tie says
+that this bus and the branch's to-bus have one voltage. So meters, transformers and charging of such a branch are those
+of any other branch, and nothing is left to treat but pairs of buses whose voltages are equal: see `border`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def without_loops(network: Network) -> tuple[Network, tuple[tuple[int, Loop], ..
         forward=network.forward + (True,) * len(loops),
         transfer=_appended(network.transfer, [loop.transfer for loop in loops]),
         impedance=_appended(network.impedance, [loop.impedance for loop in loops]),
-        shunt=_appended(network.shunt, [np.zeros((3, 3))] * len(loops)),
+        shunt=_appended(network.shunt, [np.zeros((3, 3), complex)] * len(loops)),
         loops=(),
     )
     return tree, tuple((n + k, loop) for k, loop in enumerate(loops))

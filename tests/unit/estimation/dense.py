@@ -1,7 +1,7 @@
 """A textbook dense Gauss-Newton estimator, written from the network's arrays alone, as independent truth.
 
-Loops are linear constraints, taken care of by a basis of their null space; free head angles are three more unknowns, with
-the angles between phases held by pseudo-readings of 0 +- `spread`.
+Loops are linear constraints, taken care of by a basis of their null space; free head angles are three more unknowns,
+with the angles between phases held by pseudo-readings of 0 +- `spread`.
 """
 
 import numpy as np

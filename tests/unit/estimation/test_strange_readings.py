@@ -1,4 +1,4 @@
-"""Readings that make no sense: an error that names them, or an estimate that holds; never a crash, never a quiet lie."""
+"""Readings that make no sense: an error that names them, or an estimate that holds; never a crash or a quiet lie."""
 
 import numpy as np
 import pytest

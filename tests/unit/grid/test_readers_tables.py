@@ -70,7 +70,7 @@ def test_readings_missing_twice_and_without_sigma(tmp_path: Path) -> None:
         "1,one,a,voltage,230.5,2.3\n1,one,a,active_power,500,\n2,one,a,voltage,,2.3\n",
     )
     readings = read_reading_table(file)
-    assert readings.keys == (("voltage", "one", "a"), ("active_power", "one", "a"))
+    assert readings.keys == (("voltage", "one", "a", ""), ("active_power", "one", "a", ""))
     assert readings.value[0, 0] == 230.5
     assert np.isnan(readings.value[0, 1])
     assert np.isnan(readings.value[1, 1])

@@ -123,7 +123,7 @@ def _column(phase: str, place: int) -> int:
 
 
 def read_reading_table(path: Path | str) -> ReadingTable:
-    """Return readings; columns: meter (id of a load, bus or branch), quantity, value, optionally phase, sigma, scenario.
+    """Return readings; columns: meter (load, bus or branch), quantity, value, optionally phase, sigma, scenario.
 
     A column `at` says where at the meter's place it reads: load, bus, branch_from, branch_to or head.
     """

@@ -1,0 +1,101 @@
+"""Many grids in one call give exactly what a call per grid gives; an earlier estimate is only another start."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from feeders import lv100, metered
+
+from flexmeter.errors import MeasurementError
+from flexmeter.estimation import Forest
+
+
+@pytest.fixture(scope="module")
+def feeders():
+    """Three kinds of grid of different size: 1, 5 and 2 of them, mixed up."""
+    kinds = [metered(lv100(n, 4, seed)) for n, seed in ((3, 1), (5, 2), (4, 3))]
+    return kinds, [1, 0, 1, 2, 1, 1, 2, 1]
+
+
+def read(feeder, rng, n):
+    return feeder.read(rng, n), np.repeat(feeder.sigma, n, axis=1)
+
+
+def readings(feeders, n, missing=0.2):
+    kinds, order = feeders
+    rng = np.random.default_rng(5)
+    drawn = [read(kinds[kind], rng, n) for kind in order]
+    value = np.concatenate([z for z, _ in drawn])
+    value[rng.random(value.shape) < missing] = np.nan
+    return value, np.concatenate([s for _, s in drawn])
+
+
+@pytest.mark.parametrize(("n", "threads"), [(1, 1), (3, 1), (3, 2)])
+def test_a_forest_gives_what_each_grid_alone_gives_to_the_last_digit(feeders, n, threads):
+    kinds, order = feeders
+    value, sigma = readings(feeders, n)
+    forest = Forest([kinds[kind].estimator for kind in order])
+    result = forest.estimate(value, sigma, threads=threads)
+    for number, kind in enumerate(order):
+        rows = slice(forest.first_meter[number], forest.first_meter[number + 1])
+        nodes = slice(forest.first_node[number], forest.first_node[number + 1])
+        alone = kinds[kind].estimator.estimate(value[rows], sigma[rows])
+        own = result.grid(number)
+        for field in fields(alone):
+            if isinstance(getattr(alone, field.name), np.ndarray):
+                np.testing.assert_array_equal(getattr(own, field.name), getattr(alone, field.name), field.name)
+        np.testing.assert_array_equal(result.voltage_v[nodes], alone.voltage_v)
+        np.testing.assert_array_equal(result.sigma_voltage_v[nodes], alone.sigma_voltage_v)
+        np.testing.assert_array_equal(result.head[number], alone.head)
+        np.testing.assert_array_equal(result.head_covariance[number], alone.head_covariance)
+        np.testing.assert_array_equal(result.objective[number], alone.objective)
+        np.testing.assert_array_equal(result.degrees_of_freedom[number], alone.degrees_of_freedom)
+    assert result.converged.all()
+
+
+def test_a_forest_says_what_is_wrong(feeders):
+    kinds, order = feeders
+    forest = Forest([kinds[kind].estimator for kind in order])
+    value, sigma = readings(feeders, 1)
+    with pytest.raises(MeasurementError, match="expected both"):
+        forest.estimate(value[1:], sigma)
+    value[forest.first_meter[3]] = np.inf
+    with pytest.raises(MeasurementError, match="infinite"):
+        forest.estimate(value, sigma)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.5])
+def test_an_earlier_estimate_leads_to_the_same_optimum(missing):
+    feeder = metered(lv100(6, 4, 1))
+    rng = np.random.default_rng(3)
+    value, sigma = read(feeder, rng, 9)
+    value[rng.random(value.shape) < missing] = np.nan
+    cold = feeder.estimator.estimate(value, sigma, covariance=False, tolerance_pu=1e-11)
+    earlier = feeder.estimator.estimate(value[:, ::-1], sigma[:, ::-1], covariance=False)
+    for start in (earlier, feeder.estimator.estimate(value[:, :1], sigma[:, :1], covariance=False)):
+        warm = feeder.estimator.estimate(value, sigma, covariance=False, tolerance_pu=1e-11, start=start)
+        assert warm.converged.all()
+        np.testing.assert_allclose(warm.voltage_v, cold.voltage_v, rtol=1e-11)
+        np.testing.assert_allclose(warm.objective, cold.objective, rtol=1e-9)
+    own = feeder.estimator.estimate(value, sigma, covariance=False, start=cold)
+    assert (own.iterations == 1).all()
+
+
+def test_a_start_of_another_estimator_is_refused():
+    one, other = metered(lv100(3, 2, 1)), metered(lv100(3, 2, 2))
+    rng = np.random.default_rng(3)
+    estimate = one.estimator.estimate(*read(one, rng, 2))
+    with pytest.raises(MeasurementError, match="start"):
+        other.estimator.estimate(*read(other, rng, 2), start=estimate)
+    with pytest.raises(MeasurementError, match="start"):
+        one.estimator.estimate(*read(one, rng, 3), start=estimate)
+
+
+def test_a_start_that_failed_is_not_used():
+    feeder = metered(lv100(3, 2, 1))
+    rng = np.random.default_rng(3)
+    value, sigma = read(feeder, rng, 2)
+    failed = feeder.estimator.estimate(value, sigma, max_iterations=1, tolerance_pu=1e-14)
+    assert not failed.converged.any()
+    warm, cold = (feeder.estimator.estimate(value, sigma, start=start) for start in (failed, None))
+    np.testing.assert_array_equal(warm.voltage_v, cold.voltage_v)
