@@ -222,7 +222,7 @@ def _only_phase(network: Network, bus: str) -> str:
 
 
 def _print(name: str, summary: Summary, as_json: bool) -> None:
-    from flexmeter.cli.files import print_pairs
+    from flexmeter.cli.files import print_pairs, watts
 
     count = len(summary.objective)
     objective, freedom = sum(summary.objective) / count, sum(summary.degrees_of_freedom) / count
@@ -253,7 +253,7 @@ def _print(name: str, summary: Summary, as_json: bool) -> None:
             ("degrees of freedom", f"mean {freedom:.4g}"),
             ("chi-square", f"{summary.suspicious} of {count} scenarios above the 99 % limit"),
             ("sigma of voltages", f"mean {summary.sigma_mean_pu:.2g} pu, largest {summary.sigma_max_pu:.2g} pu"),
-            ("losses", f"mean {losses / 1e3:.4g} kW"),
+            ("losses", f"mean {watts(losses)}"),
             ("iterations", f"at most {summary.iterations}"),
         ],
     )

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isnan
+from math import floor, isfinite, isnan, log10
 from pathlib import Path
 from typing import Protocol
 
@@ -133,3 +133,11 @@ def print_pairs(title: str, pairs: list[tuple[str, str]]) -> None:
     for name, text in pairs:
         table.add_row(name, text)
     Console().print(table)
+
+
+def watts(value: float) -> str:
+    """Return a power [W] with four digits, in W, kW, MW or GW."""
+    if not isfinite(value):
+        return f"{value} W"
+    step = 0 if value == 0 else max(0, min(3, floor(log10(float(f"{abs(value):.4g}")) / 3)))
+    return f"{value / 1000.0**step:.4g} {('W', 'kW', 'MW', 'GW')[step]}"

@@ -134,7 +134,7 @@ def _solve(network: Network, table: LoadTable, out: Path | None, threads: int) -
 
 
 def _print(name: str, summary: Summary, as_json: bool) -> None:
-    from flexmeter.cli.files import print_pairs
+    from flexmeter.cli.files import print_pairs, watts
 
     losses, source = sum(summary.losses_w) / summary.scenarios, sum(summary.source_w) / summary.scenarios
     if as_json:
@@ -158,8 +158,8 @@ def _print(name: str, summary: Summary, as_json: bool) -> None:
         [
             ("scenarios", str(summary.scenarios)),
             *extremes,
-            ("losses", f"mean {losses / 1e3:.4g} kW, largest {max(summary.losses_w) / 1e3:.4g} kW"),
-            ("infeed", f"mean {source / 1e3:.4g} kW, largest {max(summary.source_w) / 1e3:.4g} kW"),
+            ("losses", f"mean {watts(losses)}, largest {watts(max(summary.losses_w))}"),
+            ("infeed", f"mean {watts(source)}, largest {watts(max(summary.source_w))}"),
             ("iterations", f"at most {summary.iterations}"),
         ],
     )
