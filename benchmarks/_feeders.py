@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from power_grid_model import LoadGenType, MeasuredTerminalType, initialize_array
+from power_grid_model import LoadGenType, MeasuredTerminalType, WindingType, initialize_array
 
 from flexmeter.grid import Bus, Grid, Line, Load, Source, line_type_from_sequence
 from flexmeter.scenario.european_lv import european_lv_grid
@@ -35,8 +35,11 @@ def machine() -> str:
 def european_lv() -> Feeder:
     """The IEEE European LV Test Feeder, transformer included; power-grid-model's estimators report it as singular."""
     grid = european_lv_grid()
+    number = {bus.id: k for k, bus in enumerate(grid.buses)}
     power = np.array([complex(load.power_w[0], load.power_var[0]) for load in grid.loads])
-    return Feeder("eulv", grid, np.zeros(len(power), int), np.zeros(len(power), int), power, 416.0)
+    bus = np.array([number[load.bus] for load in grid.loads])
+    phase = np.array(["abc".index(load.phases) for load in grid.loads])
+    return Feeder("eulv", grid, bus, phase, power, 416.0)
 
 
 def lv_feeder(customers: int, seed: int = 1) -> Feeder:
@@ -123,11 +126,11 @@ def multipliers(feeder: Feeder, steps: int, seed: int = 3) -> np.ndarray:
 
 
 def peer_grid(feeder: Feeder) -> dict[str, np.ndarray]:
-    """power-grid-model input: nodes, lines, source, three-phase loads."""
+    """power-grid-model input: nodes, lines, source, three-phase loads, Dyn transformers if there are."""
     grid, number = feeder.grid, {bus.id: k for k, bus in enumerate(feeder.grid.buses)}
     n, types = len(grid.buses), {item.id: item for item in grid.line_types}
     node = initialize_array("input", "node", n)
-    node["id"], node["u_rated"] = np.arange(n), feeder.voltage_v
+    node["id"], node["u_rated"] = np.arange(n), [bus.voltage_v for bus in grid.buses]
     line = initialize_array("input", "line", len(grid.lines))
     line["id"] = n + np.arange(len(grid.lines))
     line["from_node"] = [number[item.from_bus] for item in grid.lines]
@@ -139,14 +142,36 @@ def peer_grid(feeder: Feeder) -> dict[str, np.ndarray]:
     line["c1"] = line["c0"] = line["tan1"] = line["tan0"] = 0
     line["i_n"] = 500
     source = initialize_array("input", "source", 1)
-    source["id"], source["node"], source["status"] = 10**6, 0, 1
-    source["u_ref"], source["sk"] = grid.sources[0].voltage_v / feeder.voltage_v, 1e16
+    infeed = grid.sources[0]
+    rated = next(bus.voltage_v for bus in grid.buses if bus.id == infeed.bus)
+    source["id"], source["node"], source["status"] = 10**6, number[infeed.bus], 1
+    source["u_ref"], source["sk"] = infeed.voltage_v / rated, 1e16
+    if infeed.x1_ohm:
+        source["sk"] = rated**2 / abs(complex(infeed.r1_ohm, infeed.x1_ohm))
+        source["rx_ratio"] = infeed.r1_ohm / infeed.x1_ohm
     load = initialize_array("input", "asym_load", len(grid.loads))
     load["id"] = 2 * 10**6 + np.arange(len(grid.loads))
     load["node"], load["status"], load["type"] = feeder.bus, 1, LoadGenType.const_power
     s = per_phase(feeder)
     load["p_specified"], load["q_specified"] = s.real, s.imag
-    return {"node": node, "line": line, "source": source, "asym_load": load}
+    parts = {"node": node, "line": line, "source": source, "asym_load": load}
+    return {**parts, "transformer": _peer_transformers(grid, number)} if grid.transformers else parts
+
+
+def _peer_transformers(grid: Grid, number: dict[str, int]) -> np.ndarray:
+    result = initialize_array("input", "transformer", len(grid.transformers))
+    for k, t in enumerate(grid.transformers):
+        item = result[k : k + 1]
+        item["id"], item["from_node"], item["to_node"] = 5 * 10**6 + k, number[t.from_bus], number[t.to_bus]
+        item["from_status"] = item["to_status"] = 1
+        item["u1"], item["u2"], item["sn"] = t.rated_from_v, t.rated_to_v, t.rated_power_va
+        item["uk"], item["pk"] = t.uk_percent / 100, t.ukr_percent / 100 * t.rated_power_va
+        item["i0"] = item["p0"] = 0.0
+        item["winding_from"], item["winding_to"] = WindingType.delta, WindingType.wye_n
+        item["clock"] = int(t.vector_group.removeprefix("Dyn"))
+        item["tap_side"] = item["tap_pos"] = item["tap_min"] = item["tap_max"] = item["tap_nom"] = 0
+        item["tap_size"] = 0.0
+    return result
 
 
 def _own_and_mutual(line_type: object, length: float) -> tuple[complex, complex]:

@@ -17,6 +17,7 @@ def warm() -> None:
     """Run every kernel on a grid of two buses and two areas (half a minute when nothing is compiled yet)."""
     grid = _smallest()
     flow = powerflow(compile_network(grid))
+    flow.branch_current_a, flow.losses_w  # noqa: B018  compiles their kernels
     below, above = compile_network(grid, area="below"), compile_network(grid, area="above")
     meters = load_meters(below)
     voltage = np.abs(flow.voltage_v[3:4])

@@ -29,7 +29,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 PARTS = {
-    "powerflow": ("lanes", "sweep"),
+    "powerflow": ("branches", "lanes", "sweep"),
     "estimation": (
         "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
         "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor", "places", "response",
@@ -111,6 +111,9 @@ if TYPE_CHECKING:
 
     def load_row(array: FloatArray, row: int, column: int) -> float:
         """Return the lanes from a column on of a row of a 2-d array."""
+
+    def load_complex_row(array: ComplexArray, row: int, column: int) -> tuple[float, float]:
+        """Return real and imaginary parts from a column on of a row of a 2-d array."""
 
     def store_row(array: FloatArray, row: int, column: int, value: float) -> None:
         """Write the lanes from a column on of a row of a 2-d array."""
@@ -231,6 +234,24 @@ else:
         return lanes(array, types.intp, types.intp), code
 
     @intrinsic
+    def load_complex_row(typing_context, array, row, column):
+        def code(context, builder, signature, arguments):
+            pointer = _row_pointer(context, builder, signature.args[0], *arguments)
+            both = ir.VectorType(ir.DoubleType(), 2 * LANES)
+            mixed = builder.load(builder.bitcast(pointer, both.as_pointer()))
+            mixed.align = 8
+            index = ir.VectorType(ir.IntType(32), LANES)
+            parts = [
+                builder.shuffle_vector(
+                    mixed, ir.Constant(both, ir.Undefined), ir.Constant(index, [2 * k + part for k in range(LANES)])
+                )
+                for part in (0, 1)
+            ]
+            return context.make_tuple(builder, signature.return_type, parts)
+
+        return types.UniTuple(lanes, 2)(array, types.intp, types.intp), code
+
+    @intrinsic
     def store_row(typing_context, array, row, column, value):
         def code(context, builder, signature, arguments):
             pointer = _row_pointer(context, builder, signature.args[0], *arguments[:3])
@@ -290,6 +311,18 @@ def take(array: FloatArray, row: int, first: int, count: int) -> float:
     for k in range(1, count):
         value = with_lane(value, k, array[row, first + k])
     return value
+
+
+@inlined
+def take_complex(array: ComplexArray, row: int, first: int, count: int) -> tuple[float, float]:
+    """Return `count` scenarios of a complex row as lanes of real and imaginary parts; lanes beyond repeat the first."""
+    if count == LANES:
+        return load_complex_row(array, row, first)
+    real, imaginary = splat(array[row, first].real), splat(array[row, first].imag)
+    for k in range(1, count):
+        real = with_lane(real, k, array[row, first + k].real)
+        imaginary = with_lane(imaginary, k, array[row, first + k].imag)
+    return real, imaginary
 
 
 @inlined

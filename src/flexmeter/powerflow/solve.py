@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import DidNotConverge, Finding, MeasurementError
+from flexmeter.powerflow.branches import Branches, branch_arrays, current_blocks, hermitian_form, quadratic_blocks
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.loops import inverse_loop_impedance, loop_arrays
 from flexmeter.powerflow.network import Network
@@ -31,6 +32,11 @@ class PowerFlowModel:
     node_edge: IntArray
     node_x: FloatArray
 
+    @cached_property
+    def branches(self) -> Branches:
+        """Where the current of each branch is found, and what it loses."""
+        return branch_arrays(self.tree)
+
 
 @dataclass(frozen=True, eq=False)
 class PowerFlowResult:
@@ -39,7 +45,6 @@ class PowerFlowResult:
     Attributes
     ----------
     voltage_v : (n_node, n_scenario) complex phase-to-earth voltages [V], rows as `network.nodes`
-    injection_a : (n_injection, n_scenario) complex load currents [A], rows as `network.injections`
     loop_a : (3 n_loop, n_scenario) complex currents of the branches that close loops, from- to to-side [A]
     iterations : (n_scenario,) sweeps needed, -1 where not converged
     mismatch_va : (n_scenario,) largest power mismatch of a load, shunt or loop [VA]
@@ -47,17 +52,23 @@ class PowerFlowResult:
 
     model: PowerFlowModel
     voltage_v: ComplexArray
-    injection_a: ComplexArray
     loop_a: ComplexArray
     iterations: IntArray
     mismatch_va: FloatArray
     _spine_v: ComplexArray
     _edge_a: ComplexArray
+    _threads: int
 
     @property
     def converged(self) -> np.ndarray:
         """(n_scenario,) whether the tolerance was reached."""
         return np.asarray(self.iterations >= 0)
+
+    @cached_property
+    def injection_a(self) -> ComplexArray:
+        """(n_injection, n_scenario) complex load currents [A], rows as `network.injections`."""
+        tree = self.model.tree
+        return np.take(self._edge_a, 3 * tree.n_spine + tree.injection_leaf, axis=0)
 
     @cached_property
     def branch_current_a(self) -> ComplexArray:
@@ -66,39 +77,44 @@ class PowerFlowResult:
         Seen at the bus's side of a transformer; capacitive charging of a line is not in it. Rows as
         `network.bus_ids` and `network.branch_ids`; branches that close loops are in `loop_a`.
         """
-        network, tree = self.model.network, self.model.tree
-        result = np.zeros((len(network.bus_ids), 3, self.voltage_v.shape[1]), complex)
-        spine = (tree.branch_edge >= 0) & (tree.branch_edge < tree.n_spine)
-        edges = self._edge_a[: 3 * tree.n_spine].reshape(tree.n_spine, 3, -1)
-        result[spine] = edges[tree.branch_edge[spine]]
-        for bus in np.flatnonzero(tree.branch_edge >= tree.n_spine):
-            leaf = int(tree.branch_edge[bus]) - tree.n_spine
-            current = self._edge_a[3 * tree.n_spine + leaf]
-            result[bus, tree.leaf_plus[leaf]] = current
-            if tree.leaf_minus[leaf] >= 0:
-                result[bus, tree.leaf_minus[leaf]] = -current
+        b = self.model.branches
+        result = np.empty((len(b.row), 3, self.voltage_v.shape[1]), complex)
+
+        def run(first: int, last: int) -> None:
+            current_blocks(first, last, b.row, b.width, b.plus, b.minus, self._edge_a, result)
+
+        share_blocks(run, block_count(result.shape[2]), self._threads)
         return result
 
     @cached_property
     def branch_losses_w(self) -> FloatArray:
         """(n_bus, n_scenario) series losses J^H Re(Z) J [W] of the branch to each bus's parent."""
-        resistance = self.model.network.impedance
-        return _losses(resistance, self.branch_current_a)
+        b = self.model.branches
+        return self._quadratic(b.row, b.width, b.form, self._edge_a)
 
     @cached_property
     def loop_losses_w(self) -> FloatArray:
         """(n_loop, n_scenario) series losses [W] of the branches that close loops."""
         loops = self.model.network.loops
-        z = np.array([loop.impedance for loop in loops]).reshape(-1, 3, 3)
-        return _losses(z, self.loop_a.reshape(len(loops), 3, self.voltage_v.shape[1]))
+        form = hermitian_form(np.array([loop.impedance for loop in loops], complex).reshape(-1, 3, 3))
+        return self._quadratic(3 * np.arange(len(loops)), np.full(len(loops), 3), form, self.loop_a)
 
     @cached_property
     def shunt_losses_w(self) -> FloatArray:
         """(n_scenario,) power drawn by all shunts (transformer iron, capacitors) [W]."""
         tree = self.model.tree
-        v = self._spine_v.reshape(tree.n_spine, 3, -1)
-        y = self.model.network.shunt[tree.bus]
-        return np.asarray(np.einsum("kps,kpq,kqs->s", v.conj(), y, v).real)
+        spine = np.flatnonzero(tree.has_shunt)
+        form = hermitian_form(self.model.network.shunt[tree.bus[spine]])
+        return np.asarray(self._quadratic(3 * spine, np.full(len(spine), 3), form, self._spine_v).sum(0))
+
+    def _quadratic(self, row: IntArray, width: IntArray, form: FloatArray, x: ComplexArray) -> FloatArray:
+        result = np.empty((len(row), x.shape[1]))
+
+        def run(first: int, last: int) -> None:
+            quadratic_blocks(first, last, row, width, form, x, result)
+
+        share_blocks(run, block_count(result.shape[1]), self._threads)
+        return result
 
     @property
     def losses_w(self) -> FloatArray:
@@ -122,11 +138,6 @@ class PowerFlowResult:
             node = network.nodes[int(np.argmax(np.abs(per_unit - 1)))]
             where = f"bus {node[0]} phase {node[1]}, scenario {worst}"
         raise DidNotConverge("load flow", int(self.iterations.max(initial=0)), float(self.mismatch_va[worst]), where)
-
-
-def _losses(impedance: ComplexArray, current: ComplexArray) -> FloatArray:
-    drop = np.einsum("kpq,kqs->kps", impedance, current)
-    return np.asarray(np.einsum("kps,kps->ks", current.conj(), drop).real)
 
 
 _MODELS: WeakKeyDictionary[Network, PowerFlowModel] = WeakKeyDictionary()
@@ -176,7 +187,8 @@ def powerflow(
     active, reactive, source = _inputs(model.network, active_power_w, reactive_power_var, source_voltage_v)
     n_scenario, tree = active.shape[1], model.tree
     powers = Powers(active, reactive, ready(source.real), ready(source.imag))
-    edge_a = np.zeros((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
+    edge_a = np.empty((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
+    edge_a[-2:] = 0.0  # `expand_blocks` reads three rows from every leaf on
     flow = Flow(
         spine_v=np.empty((3 * tree.n_spine, n_scenario), complex),
         spine_j=edge_a[: 3 * tree.n_spine],
@@ -196,12 +208,12 @@ def powerflow(
     return PowerFlowResult(
         model=model,
         voltage_v=node_v,
-        injection_a=np.take(flow.leaf_i, tree.injection_leaf, axis=0),
         loop_a=flow.loop_i,
         iterations=flow.iterations,
         mismatch_va=flow.mismatch_va,
         _spine_v=flow.spine_v,
         _edge_a=edge_a,
+        _threads=threads,
     )
 
 
