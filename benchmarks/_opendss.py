@@ -53,7 +53,7 @@ def _network(grid: Grid) -> list[str]:
         "clear",
         f"set defaultbasefrequency={grid.frequency_hz!r}",
         f"new circuit.case bus1={source.bus} phases=3 basekv={base / 1e3!r} pu={source.voltage_v / base!r} "
-        f"angle={np.degrees(source.angle_rad)!r} Z1=[{z1[0]!r} {z1[1]!r}] Z0=[{z0[0]!r} {z0[1]!r}]",
+        f"angle={float(np.degrees(source.angle_rad))!r} Z1=[{z1[0]!r} {z1[1]!r}] Z0=[{z0[0]!r} {z0[1]!r}]",
     ]
     for item in grid.line_types:
         r, x = _triangle(item.r_ohm_per_km), _triangle(item.x_ohm_per_km)

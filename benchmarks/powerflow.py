@@ -47,8 +47,8 @@ def best(function: Callable[[], object], repeat: int = 5) -> float:
 
 
 def tolerance_va(feeder: Feeder) -> float:
-    """Return a mismatch [VA] that moves voltages by about 1e-8 pu: short circuit powers are 10 MVA and 1 MVA."""
-    return 0.1 if feeder.voltage_v > 1e3 else 1e-2
+    """Return a mismatch of one load [VA] that moves voltages by about 1e-8 pu, as `TOLERANCE` does."""
+    return 0.1 if feeder.voltage_v > 1e3 else 1e-3
 
 
 def run(feeder: Feeder, steps: int) -> None:
