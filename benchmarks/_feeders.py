@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from power_grid_model import LoadGenType, MeasuredTerminalType, initialize_array
+from power_grid_model import BranchSide, LoadGenType, MeasuredTerminalType, WindingType, initialize_array
 
 from flexmeter.grid import Bus, Grid, Line, Load, Source, line_type_from_sequence
 from flexmeter.scenario.european_lv import european_lv_grid
@@ -33,10 +33,13 @@ def machine() -> str:
 
 
 def european_lv() -> Feeder:
-    """The IEEE European LV Test Feeder, transformer included; power-grid-model's estimators report it as singular."""
+    """The IEEE European LV Test Feeder, transformer included."""
     grid = european_lv_grid()
+    number = {bus.id: k for k, bus in enumerate(grid.buses)}
+    at = np.array([number[load.bus] for load in grid.loads])
+    phase = np.array(["abc".index(load.phases) for load in grid.loads])
     power = np.array([complex(load.power_w[0], load.power_var[0]) for load in grid.loads])
-    return Feeder("eulv", grid, np.zeros(len(power), int), np.zeros(len(power), int), power, 416.0)
+    return Feeder("eulv", grid, at, phase, power, 416.0)
 
 
 def lv_feeder(customers: int, seed: int = 1) -> Feeder:
@@ -111,7 +114,15 @@ def padded(feeder: Feeder) -> Grid:
         )
         loads.append(Load(load.id, load.bus, power_w=tuple(s.real.tolist()), power_var=tuple(s.imag.tolist())))
     g = feeder.grid
-    return Grid(g.id, g.buses, g.line_types, g.lines, sources=g.sources, loads=tuple(loads))
+    return Grid(
+        g.id,
+        tuple(Bus(bus.id, bus.voltage_v) for bus in g.buses),
+        g.line_types,
+        g.lines,
+        transformers=g.transformers,
+        sources=g.sources,
+        loads=tuple(loads),
+    )
 
 
 def multipliers(feeder: Feeder, steps: int, seed: int = 3) -> np.ndarray:
@@ -123,11 +134,11 @@ def multipliers(feeder: Feeder, steps: int, seed: int = 3) -> np.ndarray:
 
 
 def peer_grid(feeder: Feeder) -> dict[str, np.ndarray]:
-    """power-grid-model input: nodes, lines, source, three-phase loads."""
+    """power-grid-model input: nodes, lines, transformers, source, three-phase loads."""
     grid, number = feeder.grid, {bus.id: k for k, bus in enumerate(feeder.grid.buses)}
     n, types = len(grid.buses), {item.id: item for item in grid.line_types}
     node = initialize_array("input", "node", n)
-    node["id"], node["u_rated"] = np.arange(n), feeder.voltage_v
+    node["id"], node["u_rated"] = np.arange(n), [bus.voltage_v for bus in grid.buses]
     line = initialize_array("input", "line", len(grid.lines))
     line["id"] = n + np.arange(len(grid.lines))
     line["from_node"] = [number[item.from_bus] for item in grid.lines]
@@ -139,14 +150,39 @@ def peer_grid(feeder: Feeder) -> dict[str, np.ndarray]:
     line["c1"] = line["c0"] = line["tan1"] = line["tan0"] = 0
     line["i_n"] = 500
     source = initialize_array("input", "source", 1)
-    source["id"], source["node"], source["status"] = 10**6, 0, 1
-    source["u_ref"], source["sk"] = grid.sources[0].voltage_v / feeder.voltage_v, 1e16
+    head = source_node(feeder)
+    source["id"], source["node"], source["status"] = 10**6, head, 1
+    source["u_ref"], source["sk"] = grid.sources[0].voltage_v / grid.buses[head].voltage_v, 1e16
     load = initialize_array("input", "asym_load", len(grid.loads))
     load["id"] = 2 * 10**6 + np.arange(len(grid.loads))
     load["node"], load["status"], load["type"] = feeder.bus, 1, LoadGenType.const_power
     s = per_phase(feeder)
     load["p_specified"], load["q_specified"] = s.real, s.imag
-    return {"node": node, "line": line, "source": source, "asym_load": load}
+    items = {"node": node, "line": line, "source": source, "asym_load": load}
+    return {**items, "transformer": _peer_transformers(feeder, number)} if grid.transformers else items
+
+
+def source_node(feeder: Feeder) -> int:
+    """Return the number of the source's bus."""
+    return [bus.id for bus in feeder.grid.buses].index(feeder.grid.sources[0].bus)
+
+
+def _peer_transformers(feeder: Feeder, number: dict[str, int]) -> np.ndarray:
+    items = feeder.grid.transformers
+    rows = initialize_array("input", "transformer", len(items))
+    rows["id"], rows["from_status"], rows["to_status"] = 5 * 10**6 + np.arange(len(items)), 1, 1
+    for row, item in zip(rows, items, strict=True):
+        if not item.vector_group.startswith("Dyn"):
+            raise ValueError(f"transformer {item.id}: vector group {item.vector_group}, expected Dyn")
+        row["from_node"], row["to_node"] = number[item.from_bus], number[item.to_bus]
+        row["u1"], row["u2"], row["sn"] = item.rated_from_v, item.rated_to_v, item.rated_power_va
+        row["uk"], row["pk"] = item.uk_percent / 100, item.ukr_percent / 100 * item.rated_power_va
+        row["i0"], row["p0"] = 0, 0
+        row["winding_from"], row["winding_to"] = WindingType.delta, WindingType.wye_n
+        row["clock"] = int(item.vector_group.removeprefix("Dyn"))
+        row["tap_side"] = BranchSide.from_side
+        row["tap_pos"], row["tap_min"], row["tap_max"], row["tap_size"] = 0, 0, 0, 0
+    return rows
 
 
 def _own_and_mutual(line_type: object, length: float) -> tuple[complex, complex]:
@@ -174,7 +210,7 @@ def peer_sensors(feeder: Feeder, idle: float = 1.0) -> dict[str, np.ndarray]:
     power["p_sigma"] = power["q_sigma"] = idle
     voltage = initialize_array("input", "asym_voltage_sensor", n + 1)
     voltage["id"] = 4 * 10**6 + np.arange(n + 1)
-    voltage["measured_object"] = np.append(0, feeder.bus)
-    voltage["u_measured"] = feeder.voltage_v / np.sqrt(3)
-    voltage["u_sigma"] = 0.01 * feeder.voltage_v / np.sqrt(3)
+    voltage["measured_object"] = np.append(source_node(feeder), feeder.bus)
+    nominal = np.array([bus.voltage_v for bus in feeder.grid.buses])[voltage["measured_object"], None] / np.sqrt(3)
+    voltage["u_measured"], voltage["u_sigma"] = nominal, 0.01 * nominal[:, 0]
     return {"asym_power_sensor": power, "asym_voltage_sensor": voltage}
