@@ -33,7 +33,7 @@ def machine() -> str:
 
 
 def european_lv() -> Feeder:
-    """The IEEE European LV Test Feeder, transformer included; power-grid-model's estimators report it as singular."""
+    """The IEEE European LV Test Feeder, transformer included."""
     grid = european_lv_grid()
     number = {bus.id: k for k, bus in enumerate(grid.buses)}
     power = np.array([complex(load.power_w[0], load.power_var[0]) for load in grid.loads])
@@ -114,7 +114,15 @@ def padded(feeder: Feeder) -> Grid:
         )
         loads.append(Load(load.id, load.bus, power_w=tuple(s.real.tolist()), power_var=tuple(s.imag.tolist())))
     g = feeder.grid
-    return Grid(g.id, g.buses, g.line_types, g.lines, sources=g.sources, loads=tuple(loads))
+    return Grid(
+        g.id,
+        tuple(Bus(bus.id, bus.voltage_v) for bus in g.buses),
+        g.line_types,
+        g.lines,
+        transformers=g.transformers,
+        sources=g.sources,
+        loads=tuple(loads),
+    )
 
 
 def multipliers(feeder: Feeder, steps: int, seed: int = 3) -> np.ndarray:
@@ -158,6 +166,11 @@ def peer_grid(feeder: Feeder) -> dict[str, np.ndarray]:
     return {**parts, "transformer": _peer_transformers(grid, number)} if grid.transformers else parts
 
 
+def source_node(feeder: Feeder) -> int:
+    """Return the number of the source's bus."""
+    return [bus.id for bus in feeder.grid.buses].index(feeder.grid.sources[0].bus)
+
+
 def _peer_transformers(grid: Grid, number: dict[str, int]) -> np.ndarray:
     result = initialize_array("input", "transformer", len(grid.transformers))
     for k, t in enumerate(grid.transformers):
@@ -199,7 +212,7 @@ def peer_sensors(feeder: Feeder, idle: float = 1.0) -> dict[str, np.ndarray]:
     power["p_sigma"] = power["q_sigma"] = idle
     voltage = initialize_array("input", "asym_voltage_sensor", n + 1)
     voltage["id"] = 4 * 10**6 + np.arange(n + 1)
-    voltage["measured_object"] = np.append(0, feeder.bus)
-    voltage["u_measured"] = feeder.voltage_v / np.sqrt(3)
-    voltage["u_sigma"] = 0.01 * feeder.voltage_v / np.sqrt(3)
+    voltage["measured_object"] = np.append(source_node(feeder), feeder.bus)
+    nominal = np.array([bus.voltage_v for bus in feeder.grid.buses])[voltage["measured_object"], None] / np.sqrt(3)
+    voltage["u_measured"], voltage["u_sigma"] = nominal, 0.01 * nominal[:, 0]
     return {"asym_power_sensor": power, "asym_voltage_sensor": voltage}

@@ -1,6 +1,6 @@
 """State estimation: batch, single, uncertainty, forest, against power-grid-model on the same cases; one JSON line each.
 
-    python benchmarks/estimation.py [--steps 1440] [--cases mv13,lv101,lv1001] [--forest 10000] [--no-large]
+    python benchmarks/estimation.py [--steps 1440] [--cases mv13,lv101,lv1001,eulv] [--forest 10000] [--no-large]
 
 "true problem" is one meter per single-phase customer. power-grid-model cannot say that: its customers have three
 phases, two of them idle, and three voltages; "identical data" gives Flexmeter the same padded problem.
@@ -12,14 +12,20 @@ import argparse
 import json
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import pandapower
+import pandapower.estimation
 from power_grid_model import CalculationMethod, PowerGridModel, initialize_array
-from power_grid_model.errors import PowerGridBatchError, PowerGridError
+from power_grid_model.errors import PowerGridError
 
 from benchmarks._feeders import (
     Feeder,
@@ -31,9 +37,11 @@ from benchmarks._feeders import (
     padded,
     peer_grid,
     peer_sensors,
+    source_node,
 )
 from flexmeter.estimation import Estimate, Estimator, Forest, Meter, load_meters, relative_sigma
 from flexmeter.estimation.estimate import terminal_voltage
+from flexmeter.estimation.estimator import PHASE_TURN
 from flexmeter.grid import Grid
 from flexmeter.powerflow import Network, compile_network, powerflow
 
@@ -63,7 +71,12 @@ class Case:
         head = np.abs(self.flow.voltage_v[[network.node_row[network.head_bus, phase] for phase in "abc"]])
         truth = np.vstack([v, p, q, head])
         share = np.vstack(
-            [np.repeat(0.01 * network.load_v[:, None], steps, 1), 0.01 * np.abs(p), 0.02 * np.abs(q), 0.01 * head]
+            [
+                np.repeat(0.01 * network.load_v[:, None], steps, 1),
+                0.01 * np.abs(p),
+                0.02 * np.abs(q),
+                np.full_like(head, 0.01 * network.nominal_v[0]),
+            ]
         )
         z = truth + share * rng.standard_normal(truth.shape)
         n = len(p)
@@ -102,45 +115,113 @@ def peer_update(case: Case, feeder: Feeder) -> dict[str, np.ndarray]:
     return {"asym_power_sensor": power, "asym_voltage_sensor": voltage}
 
 
-def run_peer(feeder: Feeder, case: Case, method: CalculationMethod) -> tuple[float | None, float | None, object]:
-    """Return seconds of the batch, seconds of one estimation, and either the result or why there is none."""
-    model = PowerGridModel({**peer_grid(feeder), **peer_sensors(feeder)})
-    update = peer_update(case, feeder)
-    tolerance = 1e-5
+def failure(error: PowerGridError) -> str:
+    failed = getattr(error, "failed_scenarios", None)
+    return f"{type(error).__name__}: {1 if failed is None else len(failed)} of the batch"
 
-    def run(part: slice) -> dict[str, np.ndarray]:
-        return model.calculate_state_estimation(
+
+class Peer:
+    """power-grid-model with one of its methods and the readings of a padded case."""
+
+    def __init__(self, feeder: Feeder, case: Case, method: CalculationMethod) -> None:
+        self.feeder, self.case, self.method = feeder, case, method
+        self.model = PowerGridModel({**peer_grid(feeder), **peer_sensors(feeder)})
+        self.update = peer_update(case, feeder)
+
+    def run(self, part: slice, tolerance: float = 1e-5) -> dict[str, np.ndarray]:
+        return self.model.calculate_state_estimation(
             symmetric=False,
-            update_data={name: np.ascontiguousarray(rows[part]) for name, rows in update.items()},
-            calculation_method=method,
+            update_data={name: np.ascontiguousarray(rows[part]) for name, rows in self.update.items()},
+            calculation_method=self.method,
             error_tolerance=tolerance,
             max_iterations=30,
         )
 
-    try:
-        start = time.perf_counter()
-        result = run(slice(None))
-        batch = time.perf_counter() - start
-        return batch, best(lambda: run(slice(0, 1)), 5), result
-    except (PowerGridBatchError, PowerGridError) as error:
-        failed = getattr(error, "failed_scenarios", None)
-        return (
-            float("nan"),
-            float("nan"),
-            f"{type(error).__name__}: {1 if failed is None else len(failed)} of the batch",
+    def seconds(self) -> tuple[float | None, float | None, int | str]:
+        """Return those of the batch and of one estimation at a tolerance of 1e-5, and what failed."""
+        try:
+            start = time.perf_counter()
+            self.run(slice(None))
+            batch = time.perf_counter() - start
+            return batch, best(lambda: self.run(slice(0, 1)), 5), 0
+        except PowerGridError as error:
+            return None, None, failure(error)
+
+    def gaps(self, steps: int = 16) -> dict[str, object]:
+        """Compare optima at the tightest tolerance the peer reaches in the first steps: |V| of all nodes [pu], and J.
+
+        J is evaluated alike for both, over the readings, from voltages and powers. The peer leaves the three source
+        angles free and holds them to 0, -120, 120 degrees with the sigma of the source's voltage in pu, 0.01 rad: so
+        does Flexmeter where a phasor is read, here one angle of 0, which only fixes the reference.
+        """
+        for tolerance in 10.0 ** -np.arange(11, 4, -1):
+            try:
+                result = self.run(slice(0, steps), tolerance)
+                break
+            except PowerGridError:
+                continue
+        else:
+            return {"optimum_gap": None, "j_gap": None}
+        case, network = self.case, self.case.network
+        z, s = case.value[:, :steps], case.sigma[:, :steps]
+        angle = Meter("voltage_angle", "bus", network.head_bus, "a")
+        free = Estimator(network, (*case.estimator.meters, angle))
+        estimate = free.estimate(
+            np.vstack([z, np.zeros(z.shape[1])]), np.vstack([s, np.full(z.shape[1], 0.01)]), covariance=False
         )
+        number = {bus.id: k for k, bus in enumerate(self.feeder.grid.buses)}
+        u = result["node"]["u"].transpose(1, 2, 0)
+        theirs = u[tuple(np.array([(number[bus], "abc".index(phase)) for bus, phase in network.nodes]).T)]
+        powers = [result["asym_load"][name].transpose(1, 2, 0).reshape(-1, z.shape[1]) for name in "pq"]
+        fitted = np.vstack([u[self.feeder.bus].reshape(-1, z.shape[1]), *powers, u[source_node(self.feeder)]])
+        j = [np.sum(((z - h) / s) ** 2, axis=0) for h in (estimate.fitted[:-1], fitted)]
+        nominal = network.nominal_v[network.node_bus][:, None]
+        return {
+            "optimum_gap": float(np.max(np.abs(np.abs(estimate.voltage_v) - theirs) / nominal)),
+            "j_gap": float(np.max(np.abs(j[1] - j[0]) / j[0])),
+            "gap_tolerance": float(tolerance),
+        }
 
 
-def line(case: str, mine: float, **more: object) -> None:
+def line(case: str, mine: float | None, **more: object) -> None:
     print(
         json.dumps({"bench": "estimation", "case": case, "flexmeter_s": mine, **more, "machine": machine()}), flush=True
     )
 
 
-def off_optimum(case: Case, estimate: Estimate) -> float:
-    """Return the largest difference of a fitted reading from that at a tolerance of 1e-13, in units of its sigma."""
-    exact = case.estimator.estimate(case.value, case.sigma, covariance=False, tolerance_pu=1e-13, max_iterations=300)
-    return float(np.max(np.abs(estimate.fitted - exact.fitted) / case.sigma))
+def exactness(case: Case, estimate: Estimate) -> dict[str, object]:
+    """Return how far the worst scenario's fitted readings are from the optimum, and J's gradient there, both in sigmas.
+
+    The optimum is the estimate at a tolerance of 1e-13; the gradient is independent of it, see `gradient`.
+    """
+    exact = case.estimator.estimate(case.value, case.sigma, covariance=False, tolerance_pu=1e-13, max_iterations=50)
+    off = np.max(np.abs(estimate.fitted - exact.fitted) / case.sigma, axis=0)
+    return {"off_optimum_sigma": float(off.max()), "gradient_sigma": gradient(case, int(off.argmax()))}
+
+
+def gradient(case: Case, scenario: int) -> float | None:
+    """Return the largest derivative of J / 2 by a state times the state's standard deviation, from load flows alone.
+
+    States are the head magnitudes and all P and Q; central differences of a tenth of a standard deviation.
+    """
+    network = replace(case.network, source_impedance=np.zeros_like(case.network.source_impedance))
+    n = len(network.injections)
+    if network.symmetry != "free" or 3 + 2 * n > 2000:
+        return None
+    z, s = case.value[:, scenario], case.sigma[:, scenario]
+    estimate = case.estimator.estimate(z, s)
+    head = np.sqrt(np.diag(estimate.head_covariance[:3, :3, 0]))
+    deviation = np.concatenate([head, estimate.sigma_active_power_w[:, 0], estimate.sigma_reactive_power_var[:, 0]])
+    power = estimate.power_va[:, 0]
+    x = np.concatenate([np.abs(estimate.spine_v[:3, 0]), power.real, power.imag])
+    step = 0.1 * np.diag(deviation)
+    points = x[:, None] + np.hstack([step, -step, np.zeros((len(x), 1))])
+    m, p, q = points[:3], points[3 : 3 + n], points[3 + n :]
+    flow = powerflow(network, p, q, source_voltage_v=m * PHASE_TURN[:, None], tolerance_va=0.0, max_iterations=30)
+    h = np.vstack([np.abs(terminal_voltage(network, flow.voltage_v)), p, q, m])
+    slope = (h[:, : len(x)] - h[:, len(x) : 2 * len(x)]) / 0.2
+    force = np.where(np.isnan(z), 0.0, (z - h[:, -1]) / s**2)
+    return float(np.max(np.abs(slope.T @ force)))
 
 
 def alone(feeder: Feeder, steps: int, pseudo: float = 0.0) -> None:
@@ -152,7 +233,7 @@ def alone(feeder: Feeder, steps: int, pseudo: float = 0.0) -> None:
     last = estimator.estimate(np.ascontiguousarray(case.value[:, :1]), np.ascontiguousarray(case.sigma[:, :1]))
     failures = int((~estimate.converged).sum())
     batch = best(lambda: estimator.estimate(case.value, case.sigma, covariance=False), 3)
-    line(f"{name} batch {steps}", batch, failures=failures, off_optimum_sigma=off_optimum(case, estimate))
+    line(f"{name} batch {steps}", batch, failures=failures, **exactness(case, estimate))
     line(f"{name} single", best(lambda: estimator.estimate(*one, covariance=False), 50))
     line(
         f"{name} single from the last estimate",
@@ -160,36 +241,40 @@ def alone(feeder: Feeder, steps: int, pseudo: float = 0.0) -> None:
     )
     note = "all standard deviations and head 9x9, estimation included"
     line(f"{name} single with uncertainty", best(lambda: estimator.estimate(*one), 50), note=note)
+    optimum = estimator.estimate(*one, covariance=False)
+    line(
+        f"{name} uncertainty alone",
+        best(lambda: estimator.estimate(*one, start=optimum, max_iterations=1), 50),
+        note="from the optimum: one iteration, then one factorisation, all standard deviations and head 9x9",
+    )
 
 
 def compare(feeder: Feeder, steps: int) -> None:
     true, full = Case(feeder, feeder.grid, steps), Case(feeder, padded(feeder), steps)
+    peers = [Peer(feeder, full, method) for method in METHODS]
+    theirs = [(peer, *peer.seconds(), peer.gaps()) for peer in peers]
     for kind, case in (("true problem", true), ("identical data", full)):
         one = (np.ascontiguousarray(case.value[:, :1]), np.ascontiguousarray(case.sigma[:, :1]))
-        estimate = case.estimator.estimate(case.value, case.sigma, covariance=False)
+        failures = int((~case.estimator.estimate(case.value, case.sigma, covariance=False).converged).sum())
         batch = best(lambda case=case: case.estimator.estimate(case.value, case.sigma, covariance=False), 3)
         single = best(lambda case=case, one=one: case.estimator.estimate(*one, covariance=False), 50)
-        for method in METHODS:
-            peer_batch, peer_single, result = run_peer(feeder, full, method)
-            failures = 0 if isinstance(result, dict) else result
-            gap = None
-            if kind == "identical data" and isinstance(result, dict):
-                number = {bus.id: k for k, bus in enumerate(feeder.grid.buses)}
-                rows = np.array([(number[bus], "abc".index(phase)) for bus, phase in case.network.nodes]).T
-                u = result["node"]["u"].transpose(1, 2, 0)[tuple(rows)]
-                gap = float(np.max(np.abs(np.abs(estimate.voltage_v) - u)) / (feeder.voltage_v / np.sqrt(3)))
-            for what, mine, theirs in ((f"batch {steps}", batch, peer_batch), ("single", single, peer_single)):
+        for peer, peer_batch, peer_single, failed, gaps in theirs:
+            for what, mine, seconds in ((f"batch {steps}", batch, peer_batch), ("single", single, peer_single)):
                 line(
                     f"{feeder.name} {what}, {kind}",
                     mine,
-                    peer=f"power-grid-model {method.name}",
-                    peer_s=theirs,
-                    ratio=theirs and theirs / mine,
-                    optimum_gap=gap,
-                    failures=int((~estimate.converged).sum()),
-                    peer_failures=failures,
-                    note="optimum_gap: largest |V| difference in pu; peer tolerance 1e-5",
+                    peer=f"power-grid-model {peer.method.name}",
+                    peer_s=seconds,
+                    ratio=seconds and seconds / mine,
+                    failures=failures,
+                    peer_failures=failed,
+                    **(gaps if full is case else {}),
+                    note="peer timed at tolerance 1e-5; gaps of |V| [pu] and J in a run of their own at gap_tolerance",
                 )
+    three_phase = [name for name in dir(pandapower.estimation) if "3ph" in name]
+    if not three_phase:
+        text = f"pandapower {pandapower.__version__} estimates the positive sequence only"
+        line(f"{feeder.name}, three phases", None, peer="pandapower", peer_s=None, peer_failures=text)
     alone(feeder, steps)
     alone(feeder, steps, pseudo=0.3)
 
@@ -215,19 +300,23 @@ def forest(grids: int) -> None:
         del estimate
 
 
+def forest_alone(grids: int) -> None:
+    """Run `forest` in a process of its own: its memory is its own."""
+    code = f"from benchmarks.estimation import forest; forest({grids})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=1440)
-    parser.add_argument("--cases", default="mv13,lv101,lv1001")
-    parser.add_argument("--forest", type=int, default=10_000)
+    parser.add_argument("--cases", default="mv13,lv101,lv1001,eulv", help="compared with the peers; '' for none")
+    parser.add_argument("--forest", type=int, default=10_000, help="grids, 0 for none")
     parser.add_argument("--large", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    makers = {"mv13": mv_feeder, "lv101": lambda: lv_feeder(80), "lv1001": lambda: lv_feeder(800)}
-    for name in options.cases.split(","):
+    makers = {"mv13": mv_feeder, "lv101": lambda: lv_feeder(80), "lv1001": lambda: lv_feeder(800), "eulv": european_lv}
+    for name in filter(None, options.cases.split(",")):
         compare(makers[name](), options.steps)
     if options.large:
-        alone(european_lv(), options.steps)
-        alone(european_lv(), options.steps, pseudo=0.3)
         alone(lv_feeder(8000), 16)
     if options.forest:
-        forest(options.forest)
+        forest_alone(options.forest)

@@ -127,7 +127,7 @@ class Estimator:
         joint: Sequence[Meter] = (),
         losses: bool = False,
         start: Estimate | None = None,
-        tolerance_pu: float = 1e-8,
+        tolerance_pu: float = 1e-9,
         max_iterations: int = 100,
         threads: int = 1,
         check: bool = True,

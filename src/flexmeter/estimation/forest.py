@@ -53,7 +53,7 @@ class Forest:
         sigma: ArrayLike,
         *,
         covariance: bool = True,
-        tolerance_pu: float = 1e-8,
+        tolerance_pu: float = 1e-9,
         max_iterations: int = 100,
         threads: int = 1,
         check: bool = True,

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from dense import Dense
+from feeders import lv100, metered
 from grids import feeder
 from scipy import stats
 
@@ -62,8 +64,7 @@ def test_voltages_equal_the_dense_reference(study, estimate):
     assert np.max(np.abs(np.abs(estimate.voltage_v[:, 0]) - reference) / per_unit) < 1e-8
 
 
-def test_every_sigma_equals_the_dense_inverse(study, estimate):
-    network, dense = study.network, study.dense
+def check_sigmas(network, estimate, dense):
     rows = dense.v[network.node_bus, network.node_phase]
     v = rows @ dense.x
     np.testing.assert_allclose(
@@ -74,8 +75,7 @@ def test_every_sigma_equals_the_dense_inverse(study, estimate):
     np.testing.assert_allclose(estimate.sigma_fitted[:, 0], dense.sigma(jacobian), rtol=1e-8)
 
 
-def test_head_covariance_equals_the_dense_inverse(study, estimate):
-    dense = study.dense
+def check_head_covariance(estimate, dense):
     rows = []
     for quantity in ("voltage", "active_power", "reactive_power"):
         for phase in range(3):
@@ -89,6 +89,28 @@ def test_head_covariance_equals_the_dense_inverse(study, estimate):
     reference = gradient @ dense.covariance @ gradient.T
     scale = np.sqrt(np.outer(np.diag(reference), np.diag(reference)))
     assert np.max(np.abs(estimate.head_covariance[:, :, 0] - reference) / scale) < 1e-8
+
+
+def test_every_sigma_equals_the_dense_inverse(study, estimate):
+    check_sigmas(study.network, estimate, study.dense)
+
+
+def test_head_covariance_equals_the_dense_inverse(study, estimate):
+    check_head_covariance(estimate, study.dense)
+
+
+def test_every_sigma_and_the_head_covariance_equal_the_dense_inverse_on_a_hundred_buses():
+    customers = metered(lv100())
+    network, value = customers.estimator.network, customers.read(np.random.default_rng(12), 1)
+    assert len(network.bus_ids) == 101
+    dense = Dense(network)
+    for meter in customers.meters:
+        dense.meter(meter)
+    dense.solve(value[:, 0], customers.sigma[:, 0], iterations=10)
+    estimate = customers.estimator.estimate(value, customers.sigma)
+    assert estimate.objective[0] == pytest.approx(dense.objective, rel=1e-9)
+    check_sigmas(network, estimate, dense)
+    check_head_covariance(estimate, dense)
 
 
 def test_scenarios_of_a_batch_equal_single_calls(study):
