@@ -22,8 +22,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import pandapower
-import pandapower.estimation
 from power_grid_model import CalculationMethod, PowerGridModel, initialize_array
 from power_grid_model.errors import PowerGridError
 
@@ -271,6 +269,8 @@ def compare(feeder: Feeder, steps: int) -> None:
                     **(gaps if full is case else {}),
                     note="peer timed at tolerance 1e-5; gaps of |V| [pu] and J in a run of their own at gap_tolerance",
                 )
+    import pandapower.estimation  # here: the forest's memory is to be its own
+
     three_phase = [name for name in dir(pandapower.estimation) if "3ph" in name]
     if not three_phase:
         text = f"pandapower {pandapower.__version__} estimates the positive sequence only"
