@@ -100,12 +100,13 @@ def result_file(path: Path | None) -> Iterator[Sink]:
 
 def blocks(n_scenario: int, what: str) -> Iterator[slice]:
     """Yield blocks of scenarios, with a progress bar on a terminal's stderr when there are several."""
-    from rich.console import Console
     from rich.progress import track
+
+    from flexmeter.console import console
 
     starts = range(0, n_scenario, BLOCK_SCENARIOS)
     quiet = len(starts) < 2 or not sys.stderr.isatty()
-    for start in track(starts, description=what, console=Console(stderr=True), disable=quiet, transient=True):
+    for start in track(starts, description=what, console=console(stderr=True), disable=quiet, transient=True):
         yield slice(start, min(start + BLOCK_SCENARIOS, n_scenario))
 
 
@@ -124,15 +125,16 @@ def node_columns(
 
 def print_pairs(title: str, pairs: list[tuple[str, str]]) -> None:
     """Print a small two-column table to stdout."""
-    from rich.console import Console
     from rich.table import Table
+
+    from flexmeter.console import console
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()
     for name, text in pairs:
         table.add_row(name, text)
-    Console().print(table)
+    console().print(table)
 
 
 def watts(value: float) -> str:

@@ -31,8 +31,8 @@ def reconfigure(
     loads: Path | None = typer.Argument(None, help="CSV with bus, p_kw, q_kvar instead of the file's powers."),
     method: Method = typer.Option(Method.SEARCH, help="Search, or the paper's greedy tree alone."),
     objective: str = typer.Option("losses", help="losses, deviation, infeed, balance; several in order, by comma."),
-    v_min: float = typer.Option(0.0, help="Lowest voltage allowed [pu]."),
-    v_max: float = typer.Option(math.inf, help="Highest voltage allowed [pu]."),
+    v_min: float = typer.Option(0.0, help="Lowest voltage allowed, per unit."),
+    v_max: float = typer.Option(math.inf, help="Highest voltage allowed, per unit."),
     ratings: bool = typer.Option(True, help="Keep to the rated currents of the file."),
     max_operations: int | None = typer.Option(None, min=0, help="Switching operations allowed from the present state."),
     seed: int = typer.Option(1, min=0, help="Seed of the local search."),
@@ -188,10 +188,11 @@ def _losses(state: dict[str, JsonValue]) -> float:
 
 
 def _print(network: FeederNetwork, report: dict[str, JsonValue], sequence: Sequence | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from flexmeter.console import console
+
+    terminal = console()
     now, then = report["now"], report["then"]
     assert isinstance(now, dict)
     assert isinstance(then, dict)
@@ -206,20 +207,22 @@ def _print(network: FeederNetwork, report: dict[str, JsonValue], sequence: Seque
     ):
         table.add_row(name, *("-" if state[key] is None else f"{state[key]:,.4f}" for state in (now, then)))
     table.add_row("open branches", *(_joined(state["open"]) for state in (now, then)))
-    console.print(table)
+    terminal.print(table)
     meshed = report["meshed_losses_kw"]
-    console.print(f"gain {report['gain_percent']:.2f} %" + ("" if meshed is None else f", all closed {meshed:,.3f} kW"))
+    terminal.print(
+        f"gain {report['gain_percent']:.2f} %" + ("" if meshed is None else f", all closed {meshed:,.3f} kW")
+    )
     if "bound_note" in report:
         known = report["bound_kw"] is not None
-        console.print(
+        terminal.print(
             f"proven: at least {report['bound_kw']:.3f} kW, gap {report['gap_percent']:.4f} %" if known else ""
         )
-        console.print(str(report["bound_note"]))
+        terminal.print(str(report["bound_note"]))
     if not report["within_limits"]:
-        console.print("no state within the limits was found; this one breaks them least")
+        terminal.print("no state within the limits was found; this one breaks them least")
     if sequence is not None and sequence.steps:
         order = ", ".join(f"{step.action} {step.branch}" for step in sequence.steps)
-        console.print(f"sequence ({'accepted' if sequence.accepted else sequence.reason}): {order}")
+        terminal.print(f"sequence ({'accepted' if sequence.accepted else sequence.reason}): {order}")
 
 
 def _joined(names: JsonValue) -> str:

@@ -10,7 +10,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from flexmeter.console import console
 from flexmeter.scenario.record import Change
 from flexmeter.scenario.summary import Row
 
@@ -34,7 +36,7 @@ class Display:
 
     def __init__(self, title: str, minutes: int, *, quiet: bool = False) -> None:
         self.snapshot = Snapshot()
-        self._console = Console(stderr=True, quiet=quiet)
+        self._console = console(stderr=True, quiet=quiet)
         self._started = time.monotonic()
         self._last_plain = self._started
         self._progress = Progress(
@@ -66,7 +68,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line above the panel."""
-        self._console.print(text, highlight=False)
+        self._console.print(text)
 
     def refresh(self) -> None:
         """Show the snapshot as it is now."""
@@ -92,11 +94,11 @@ class Display:
     def _render(self) -> Group:
         table = Table.grid(padding=(0, 2))
         for name, value in self._figures()[1:]:
-            table.add_row(f"[dim]{name}[/dim]", value)
+            table.add_row(Text(name, style="dim"), value)
         return Group(self._progress, table)
 
 
-def print_comparison(rows: list[Row], console: Console | None = None) -> None:
+def print_comparison(rows: list[Row], terminal: Console | None = None) -> None:
     """Print the table *paper | here* to stdout."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
@@ -104,4 +106,4 @@ def print_comparison(rows: list[Row], console: Console | None = None) -> None:
     table.add_column("here", justify="right")
     for row in rows:
         table.add_row(*row)
-    (console or Console()).print(table)
+    (terminal or console()).print(table)
