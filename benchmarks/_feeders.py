@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from power_grid_model import LoadGenType, MeasuredTerminalType, WindingType, initialize_array
@@ -23,13 +21,6 @@ class Feeder:
     phase: np.ndarray
     power: np.ndarray
     voltage_v: float
-
-
-def machine() -> str:
-    """Return the model of the processor and the number of cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((text.split(":")[1].strip() for text in lines if text.startswith("model name")), "unknown")
-    return f"{model}, {os.cpu_count()} cores"
 
 
 def european_lv() -> Feeder:

@@ -15,7 +15,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from benchmarks._feeders import (
     Feeder,
     european_lv,
     lv_feeder,
-    machine,
     multipliers,
     mv_feeder,
     padded,
@@ -37,22 +35,15 @@ from benchmarks._feeders import (
     peer_sensors,
     source_node,
 )
+from benchmarks._stopwatch import best
 from flexmeter.estimation import Estimate, Estimator, Forest, Meter, load_meters, relative_sigma
 from flexmeter.estimation.estimate import terminal_voltage
 from flexmeter.estimation.estimator import PHASE_TURN
 from flexmeter.grid import Grid
+from flexmeter.machine import machine
 from flexmeter.powerflow import Network, compile_network, powerflow
 
 METHODS = (CalculationMethod.newton_raphson, CalculationMethod.iterative_linear)
-
-
-def best(function: Callable[[], object], repeat: int) -> float:
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 class Case:

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -24,26 +23,18 @@ from benchmarks._feeders import (
     Feeder,
     european_lv,
     lv_feeder,
-    machine,
     multipliers,
     mv_feeder,
     peer_grid,
     per_phase,
 )
 from benchmarks._opendss import compile_opendss, solve_days, start_day, voltages
+from benchmarks._stopwatch import best
+from flexmeter.machine import machine
 from flexmeter.powerflow import Network, compile_network, powerflow, prepare
 
 TOLERANCE = 1e-8
 """Of power-grid-model [pu]; OpenDSS has the same, Flexmeter about as much: see `tolerance_va`."""
-
-
-def best(function: Callable[[], object], repeat: int = 5) -> float:
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def tolerance_va(feeder: Feeder) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import Delaunay
 
+from flexmeter.machine import machine
 from flexmeter.powerflow.lanes import kernel
 from flexmeter.reconfiguration import (
     Budget,
@@ -64,7 +64,7 @@ def load(case: str) -> FeederNetwork:
 
 
 def report(**fields: object) -> None:
-    print(json.dumps({"bench": "reconfiguration", **fields, "machine": platform.machine()}), flush=True)
+    print(json.dumps({"bench": "reconfiguration", **fields, "machine": machine()}), flush=True)
 
 
 def bench_search(case: str) -> None:

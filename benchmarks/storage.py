@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import threading
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flexmeter.machine import machine
 from flexmeter.messages.rows import Rows, SeriesKey
 from flexmeter.storage import Resolution, Selection, Span, TenantStore
 from flexmeter.storage.duckdb import DuckdbEngine, DuckdbOptions
@@ -72,8 +71,10 @@ class Load:
 
 
 def say(case: str, **figures: object) -> None:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, load on the same machine"
-    print(json.dumps({"bench": "storage", "case": case, **figures, "machine": machine}), flush=True)
+    print(
+        json.dumps({"bench": "storage", "case": case, **figures, "machine": f"{machine()}, load on the same machine"}),
+        flush=True,
+    )
 
 
 def ingest(load: Load, store: TenantStore, minutes: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
@@ -16,12 +16,11 @@ from flexmeter.api.problems import Problem
 from flexmeter.errors import InputError
 from flexmeter.messages.events import Recommendation, decode_event
 from flexmeter.registry import Principal, Registry, Scope
-from flexmeter.registry.recommendations import KeptRecommendation, Verdict, VerdictConflict
+from flexmeter.registry.recommendations import KeptRecommendation, Status, Verdict, VerdictConflict
 
 DOCUMENT_BYTES = 4_000_000
 Number = Annotated[int, Path(ge=1, le=2**53, description="of the recommendation, counts up per grid")]
 Service = Annotated[str, Query(min_length=1, max_length=64, description="device name of the service that made it")]
-Status = Literal["advised", "proposed", "approved", "rejected", "executed", "superseded", "expired"]
 OfGrid = Annotated[str | None, Query(max_length=64, description="of this grid only")]
 OfStatus = Annotated[Status | None, Query(description="those in this state only")]
 Before = Annotated[int | None, Query(ge=1, le=2**62, description="ids before this one")]

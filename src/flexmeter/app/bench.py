@@ -13,7 +13,6 @@ import contextlib
 import gc
 import logging
 import os
-import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +28,7 @@ from flexmeter.app.edge import device_client
 from flexmeter.app.load import Load, Numbered, Packed, acknowledged, paced, unpaced
 from flexmeter.config import Config
 from flexmeter.errors import InputError
+from flexmeter.machine import machine
 
 DEVICES = 20
 PACKED_WINDOW = 20
@@ -82,7 +82,7 @@ def run_case(name: str, folder: Path, options: Options) -> dict[str, object]:
         "case": f"{name} qos1 tls, sync {options.sync}",
         **result,
         "load_cpu_s": round(time.process_time(), 1),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "machine": machine(),
         "note": f"load generator on the same machine; load average {os.getloadavg()[0]:.1f}",
     }
 

@@ -21,9 +21,10 @@ from typing import Self
 
 from flexmeter.errors import AccessError, BrokerError
 from flexmeter.messaging import packets
-from flexmeter.messaging.client import Message, Receiver, matches
+from flexmeter.messaging.client import Message, Receiver
 from flexmeter.messaging.connection import Connection
 from flexmeter.messaging.packets import Packet, Pingresp, Puback, Publish, Suback, Unsuback
+from flexmeter.messaging.rights import Rights
 from flexmeter.messaging.window import Window
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ _REFUSALS = {
 _REFUSED = 0x80
 _MAX_QUEUED_MESSAGES = 10_000
 _MAX_QUEUED_BYTES = 64 * 2**20
-_MAX_CHECKED_TOPICS = 1000
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 2.0
 _STEADY_S = 1.0
 _CONNECT_TIMEOUT_S = 60.0
@@ -75,8 +75,7 @@ class MqttClient:
     window : unacknowledged publishes at most; how many of them are sent at once follows from the broker's answers.
     patience_s : how long the first connection may be tried again before `BrokerError` is raised; None = enter at once
         and connect in the background, however long that takes.
-    may_publish : filters of the topics the broker lets this client publish to. The broker acknowledges and drops
-        anything else, so the client has to refuse it.
+    may_publish : filters of the topics the broker lets this client publish to, see `rights`.
     rng : jitter of reconnection delays.
     """
 
@@ -104,8 +103,7 @@ class MqttClient:
         self._most = window
         self._window = Window(window)
         self._patience_s = patience_s
-        self._may_publish = [pattern.split("/") for pattern in may_publish]
-        self._checked: set[str] = set()
+        self._rights = Rights(client_id, may_publish)
         self._rng = rng or random.Random()
         self._filters: dict[str, int] = {}
         self._next_id = 0
@@ -169,8 +167,7 @@ class MqttClient:
 
     async def send(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> asyncio.Future[None]:
         """Publish as soon as the window has room; the future is done at the acknowledgement."""
-        if topic not in self._checked:
-            self._check_topic(topic)
+        self._rights.check(topic)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if qos == 0:
             await self._connected.wait()
@@ -365,14 +362,6 @@ class MqttClient:
         refused = [topic for topic, code in zip(filters, codes, strict=False) if code == _REFUSED]
         if refused or len(codes) != len(filters):
             raise AccessError(f"{self.client_id}: the broker refuses to subscribe to {', '.join(refused)}")
-
-    def _check_topic(self, topic: str) -> None:
-        if not topic or any(sign in topic for sign in " +#\0"):
-            raise BrokerError(f"topic {topic!r}: expected no space, +, # and at least one character")
-        if not any(matches(pattern, topic) for pattern in self._may_publish):
-            raise AccessError(f"{self.client_id} is not permitted to publish to {topic}")
-        if len(self._checked) < _MAX_CHECKED_TOPICS:
-            self._checked.add(topic)
 
     def _take_id(self) -> int:
         while True:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from flexmeter.grid import Grid
 from flexmeter.reconfiguration import (
     Constraints,
+    Criterion,
     FeederNetwork,
     PhaseModel,
+    Risk,
     Trigger,
     balanced_figures,
     expected_gain,
@@ -22,6 +24,7 @@ from flexmeter.reconfiguration import (
     network_from_grid,
     plan_sequence,
     radial_flow,
+    refusal,
     search,
     solved_figures,
 )
@@ -67,24 +70,6 @@ class Loads:
     sigma: Floats | None = None
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a proposal must keep, on the balanced equivalent and on every single phase.
-
-    A tree in force that breaks a limit may be left for one that breaks it less.
-
-    Attributes
-    ----------
-    constraints : voltage band and ratings
-    least_probability : of the gain being one at all, P(gain > 0)
-    largest_risk : P(some limit is broken) of the proposed tree
-    """
-
-    constraints: Constraints = field(default_factory=lambda: Constraints(v_min_pu=0.9, v_max_pu=1.1))
-    least_probability: float = 0.0
-    largest_risk: float = 1.0
-
-
 @dataclass
 class Advisor:
     """The rule over a run of intervals: best tree, loss reduction, threshold, hold time, policy.
@@ -94,14 +79,17 @@ class Advisor:
     grid : with its switches, whose order is that of every vector here.
     policy : the paper's threshold and hold time, and what may be done without asking.
     method : the paper's `greedy` tree, or `search` by branch exchange from several starts.
-    limits : what a proposal must keep.
+    limits : voltage band and ratings that a proposal must keep, on the balanced equivalent and on every single phase; a
+        tree in force that breaks one may be left for one that breaks it less.
+    criterion : what a gain must be worth beside the trigger's percentage.
     state : what must outlive a restart.
     """
 
     grid: Grid
     policy: Policy = field(default_factory=lambda: Policy("automatic", Trigger()))
     method: Literal["greedy", "search"] = "greedy"
-    limits: Limits = field(default_factory=Limits)
+    limits: Constraints = field(default_factory=lambda: Constraints(v_min_pu=0.9, v_max_pu=1.1))
+    criterion: Criterion = field(default_factory=lambda: Criterion(percent=0.0))
     state: PolicyState = field(default_factory=PolicyState)
 
     def __post_init__(self) -> None:
@@ -169,7 +157,7 @@ class Advisor:
             then = now.with_closed(greedy_tree(now))
             return then, self._evidence(interval, now, then, vector, loads)
         found: tuple[FeederNetwork, Evidence] | None = None
-        limits = self.limits.constraints
+        limits = self.limits
         for _ in range(CANDIDATES):
             then = now.with_closed(search(now, constraints=limits).closed)
             if found and then.open_branches == now.open_branches:
@@ -191,7 +179,7 @@ class Advisor:
         evidence = Evidence(interval, flows[0].losses_w, flows[1].losses_w, gain)
         if now.open_branches == then.open_branches or not gain > self.policy.trigger.threshold_percent:
             return evidence
-        limits = self.limits.constraints
+        limits = self.limits
         sequence = plan_sequence(now, then.closed, limits)
         phases = tuple(
             solved_figures(self.phases, one, self._of_phases(loads.power_w), self._of_phases(loads.power_var), limits)
@@ -203,8 +191,10 @@ class Advisor:
             balanced=(balanced_figures(now, flows[0], limits), balanced_figures(then, flows[1], limits)),
             three_phase=(phases[0], phases[1]),
         )
+        certain = np.zeros(2 * now.bus_count)
+        known = expected_gain(now, then.closed, certain if loads.sigma is None else loads.sigma)
+        risk: Risk | None = None
         if loads.sigma is not None:
-            known = expected_gain(now, then.closed, loads.sigma)
             risk = limit_risk(now, then.closed, loads.sigma, limits, rng=np.random.default_rng(interval))
             evidence = replace(
                 evidence,
@@ -213,25 +203,22 @@ class Advisor:
                 risk_now=risk.current,
                 risk_then=risk.proposed,
             )
-        return replace(evidence, refusal=self._refusal(evidence) or sequence.reason)
+        worth = refusal(self.criterion, known, len(sequence.steps), risk)
+        return replace(evidence, refusal=_broken(evidence) or worth or sequence.reason)
 
     def _of_phases(self, power: Floats) -> Floats:
         """Return the columns of the buses of the three-phase model: all but those behind a source's impedance."""
         place = {bus: k for k, bus in enumerate(self.network.bus_ids)}
         return power[:, [place[bus] for bus in self.phases.bus_ids]]
 
-    def _refusal(self, evidence: Evidence) -> str:
-        """Return why a candidate must not be put in force, or nothing."""
-        for name, figures in (("balanced", evidence.balanced), ("three-phase", evidence.three_phase)):
-            assert figures is not None
-            now, then = figures
-            if then is None:
-                return f"{name} load flow: no solution"
-            if then.violation > (np.inf if now is None else now.violation) + SAME:
-                return f"{name} load flow: {then.worst}"
-        if evidence.probability is not None and evidence.probability < self.limits.least_probability:
-            return f"P(gain > 0) {evidence.probability:.3f} is below {self.limits.least_probability:g}"
-        risk = evidence.risk_then
-        if risk is not None and risk > self.limits.largest_risk and risk >= (evidence.risk_now or 0.0):
-            return f"P(limit broken) {risk:.3f} is above {self.limits.largest_risk:g}"
-        return ""
+
+def _broken(evidence: Evidence) -> str:
+    """Return which limit a candidate breaks worse than the tree in force, or nothing."""
+    for name, figures in (("balanced", evidence.balanced), ("three-phase", evidence.three_phase)):
+        assert figures is not None
+        now, then = figures
+        if then is None:
+            return f"{name} load flow: no solution"
+        if then.violation > (np.inf if now is None else now.violation) + SAME:
+            return f"{name} load flow: {then.worst}"
+    return ""

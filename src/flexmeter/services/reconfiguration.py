@@ -21,11 +21,11 @@ from flexmeter.messages.codec import decode_estimate
 from flexmeter.messages.estimate import Estimate
 from flexmeter.messages.events import Comparison, Decision, Recommendation
 from flexmeter.messages.quantities import ABC, QuantityName
-from flexmeter.reconfiguration import Constraints, Trigger
+from flexmeter.reconfiguration import Constraints, Criterion, Trigger
 from flexmeter.reconfiguration import Recommendation as Made
 from flexmeter.reconfiguration.adapter import BEHIND_SOURCE
 from flexmeter.reconfiguration.policy import Action, Policy, PolicyState
-from flexmeter.services.advisor import Advisor, Floats, Limits, Loads, Vector
+from flexmeter.services.advisor import Advisor, Floats, Loads, Vector
 from flexmeter.services.link import Link
 from flexmeter.services.rest import Conflict, Topology
 from flexmeter.services.settings import ServiceSettings
@@ -88,9 +88,18 @@ def _advisor(grid: Grid, settings: ServiceSettings) -> Advisor:
     """Return the pure part as the settings want it, with the state of the run before."""
     trigger = Trigger(settings.threshold_percent, settings.hold_intervals)
     policy = Policy(settings.mode, trigger, settings.approval_intervals)
-    band = Constraints(v_min_pu=settings.v_min_pu, v_max_pu=settings.v_max_pu)
-    limits = Limits(band, settings.least_probability, settings.largest_risk)
-    return Advisor(grid, policy, settings.method, limits, _read_state(settings))
+    criterion = Criterion(
+        percent=0.0,  # the trigger's
+        energy_kwh=settings.least_energy_kwh,
+        money=settings.least_profit,
+        price_per_kwh=settings.price_per_kwh,
+        operation_cost=settings.operation_cost,
+        horizon_h=settings.horizon_h,
+        probability=settings.least_probability,
+        risk=settings.largest_risk,
+    )
+    limits = Constraints(v_min_pu=settings.v_min_pu, v_max_pu=settings.v_max_pu)
+    return Advisor(grid, policy, settings.method, limits, criterion, _read_state(settings))
 
 
 @dataclass

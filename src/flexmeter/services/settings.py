@@ -38,7 +38,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Of the reconfiguration: `threshold_percent` and `hold_intervals` are the paper's, `mode` what it may do by itself,
     `method` the paper's greedy tree or the exchange search, `state_file` what outlives a restart. A proposal must keep
     the voltage band on every phase, be a gain with `least_probability` and break a limit with at most `largest_risk`;
-    an approval counts for `approval_intervals`.
+    over `horizon_h` it must save `least_energy_kwh` and, where `least_profit` is set, earn it at `price_per_kwh` less
+    the `operation_cost` of every switch. An approval counts for `approval_intervals`.
     """
 
     service: ServiceName
@@ -57,6 +58,11 @@ class ServiceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     v_max_pu: float = 1.1
     least_probability: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     largest_risk: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    least_energy_kwh: float = 0.0
+    least_profit: float | None = None
+    price_per_kwh: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    operation_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    horizon_h: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     approval_intervals: Annotated[int, msgspec.Meta(ge=1)] = 60
     handover: Literal["joint", "diagonal"] = "joint"
     deadline_s: float = 30.0

@@ -78,7 +78,7 @@ def test_sequence_needs_radial_ends(baran33: FeederNetwork) -> None:
         plan_sequence(baran33, np.ones(37, dtype=bool))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_accepted_sequences_of_random_networks_keep_the_limits(seed: int) -> None:
     network = random_network(seed)

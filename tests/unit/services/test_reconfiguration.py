@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from flexmeter.reconfiguration import Constraints, Trigger, network_from_grid
+from flexmeter.reconfiguration import Constraints, Criterion, Trigger, network_from_grid
 from flexmeter.reconfiguration.policy import Policy, PolicyState
 from flexmeter.scenario.reference_grid import reference_grid
-from flexmeter.services.advisor import Advisor, Limits, Loads
+from flexmeter.services.advisor import Advisor, Loads
 
 GRID = reference_grid()
 
@@ -145,7 +145,7 @@ def test_the_search_proposes_the_best_tree_that_no_phase_forbids() -> None:
     loads, policy = Loads(power, 0.3 * power), Policy("automatic", Trigger(5.0, 1))
     opened = {}
     for v_min in (0.5, 0.93):
-        limits = Limits(Constraints(v_min_pu=v_min, v_max_pu=1.1))
+        limits = Constraints(v_min_pu=v_min, v_max_pu=1.1)
         action = Advisor(GRID, policy, "search", limits).decide(1, GRID.switch_vector, loads).action
         assert action.recommendation is not None
         opened[v_min] = action.recommendation.proposed
@@ -154,11 +154,27 @@ def test_the_search_proposes_the_best_tree_that_no_phase_forbids() -> None:
 
 def test_uncertain_gains_and_risky_trees_are_refused() -> None:
     policy = Policy("automatic", Trigger(5.0, 1))
-    sure = Advisor(GRID, policy, limits=Limits(least_probability=0.95)).decide(
+    sure = Advisor(GRID, policy, criterion=Criterion(percent=0.0, probability=0.95)).decide(
         1, GRID.switch_vector, loads_of(1, sigma=0.05)
     )
     assert sure.action.kind == "switch"
-    unsure = Advisor(GRID, policy, limits=Limits(least_probability=0.95)).decide(
+    unsure = Advisor(GRID, policy, criterion=Criterion(percent=0.0, probability=0.95)).decide(
         1, GRID.switch_vector, loads_of(1, sigma=3.0)
     )
     assert "P(gain > 0)" in unsure.action.reason
+
+
+@pytest.mark.parametrize(
+    ("criterion", "reason"),
+    [
+        (Criterion(percent=0.0, energy_kwh=1e6, horizon_h=24.0), "kWh is below"),
+        (Criterion(percent=0.0, money=0.0, price_per_kwh=0.1, operation_cost=1e6), "profit"),
+        (Criterion(percent=0.0, money=0.0, price_per_kwh=0.1, operation_cost=0.01, horizon_h=24.0), ""),
+    ],
+)
+@pytest.mark.parametrize("sigma", [None, 0.05])
+def test_a_gain_must_be_worth_the_energy_or_money_over_its_horizon(criterion, reason, sigma) -> None:
+    policy = Policy("automatic", Trigger(5.0, 1))
+    action = Advisor(GRID, policy, criterion=criterion).decide(1, GRID.switch_vector, loads_of(1, sigma=sigma)).action
+    assert action.kind == ("none" if reason else "switch")
+    assert reason in action.reason
