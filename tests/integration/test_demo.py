@@ -46,13 +46,16 @@ def test_ten_minutes_through_the_chain_equal_the_library_alone(tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / "demo").iterdir() if path.is_dir()) == [], "nothing is left behind"
 
 
-def test_ctrl_c_half_way_leaves_no_process_and_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_half_way_it_leaves_no_process_no_file_and_one_line(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flexmeter", "demo", "--minutes", "1440", "--out", str(tmp_path / "demo")]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in its background ignores it
     demo = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     parent = psutil.Process(demo.pid)
     _wait_for(lambda: len(parent.children()) >= 4 or demo.poll() is not None)
     children = parent.children(recursive=True)
-    os.kill(demo.pid, signal.SIGINT)
+    os.kill(demo.pid, number)
     _, errors = demo.communicate(timeout=120)
     assert demo.returncode == 1
     assert errors.splitlines()[-1] == "flexmeter: interrupted"

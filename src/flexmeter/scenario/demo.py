@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import signal
 import tempfile
 import time
 from contextlib import AsyncExitStack, suppress
@@ -42,6 +43,8 @@ def run_demo(options: DayOptions, out: Path, *, speed: float | None = None, quie
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=out))
     try:
         return asyncio.run(_play(options, folder, 0.0 if speed is None else 60.0 / speed, quiet))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # told to end by SIGTERM, which is as orderly as Ctrl-C
     except ServiceError as error:
         kept = out / "logs"
         _keep_logs(folder, kept)
@@ -59,6 +62,9 @@ def _keep_logs(folder: Path, kept: Path) -> None:
 
 async def _play(options: DayOptions, folder: Path, minute_s: float, quiet: bool) -> Run:
     began = time.perf_counter()
+    playing = asyncio.current_task()
+    assert playing is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
     field = Field(options, TENANT, estimating=False)
     mv = MvArea(field.grid)
     monitor = Monitor(field.grid, TENANT, options.minutes, mv.lv_areas)
