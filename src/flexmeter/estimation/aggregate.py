@@ -18,11 +18,11 @@ from flexmeter.estimation.leaf import powered_current, put_pair
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R, BUS_V
 from flexmeter.powerflow.lanes import (
     FloatArray,
+    WorkArray,
     inlined,
     kernel,
     load,
     routine,
-    splat,
     square_root,
     store,
     take,
@@ -133,14 +133,14 @@ def invert_known(matrix: FloatArray, n: int) -> None:
 
 
 @inlined
-def read_report(w: FloatArray, at: int, report: FloatArray, number: int, start: int, count: int) -> None:
+def read_report(w: WorkArray, at: int, report: FloatArray, number: int, start: int, count: int) -> None:
     """Load an aggregate's rows."""
     for k in range(REPORT):
-        store(w, at + k, take(report, REPORT * number + k, start, count))
+        store(w, at + k, take(w, report, REPORT * number + k, start, count))
 
 
 @inlined
-def misfit(w: FloatArray, at: int, v: int) -> None:
+def misfit(w: WorkArray, at: int, v: int) -> None:
     """Write v_m - |V| and s_m + K (|V| - v_m) - s."""
     for q in range(3):
         re, im = load(w, v + 2 * q), load(w, v + 2 * q + 1)
@@ -156,21 +156,21 @@ def misfit(w: FloatArray, at: int, v: int) -> None:
 
 
 @routine
-def aggregate_up(w: FloatArray, at: int, bus: int, scratch: int) -> None:
+def aggregate_up(w: WorkArray, at: int, bus: int, scratch: int) -> None:
     """Work out the aggregate's message, keep A, R, b for the way down, add it to its bus."""
     v = bus + BUS_V
     misfit(w, at, v)
     to_current, half, unit = scratch, scratch + BLOCK, scratch + 2 * BLOCK
     for k in range(BLOCK):
-        store(w, to_current + k, splat(0.0))
+        store(w, to_current + k, 0.0)
     for q in range(3):
         re, im = load(w, v + 2 * q), load(w, v + 2 * q + 1)
-        inverse2 = splat(1.0) / (re * re + im * im)
+        inverse2 = 1.0 / (re * re + im * im)
         first = to_current + 14 * q
         store(w, first, re * inverse2)
         store(w, first + 1, im * inverse2)
         store(w, first + 6, im * inverse2)
-        store(w, first + 7, splat(0.0) - re * inverse2)
+        store(w, first + 7, -re * inverse2)
         size = square_root(inverse2)
         store(w, unit + 2 * q, re * size)
         store(w, unit + 2 * q + 1, im * size)
@@ -185,7 +185,7 @@ def aggregate_up(w: FloatArray, at: int, bus: int, scratch: int) -> None:
         add_voltage_dependence(w, at + A + 14 * q, v + 2 * q, at + CURRENT + 2 * q)
     apply(w, at + B, to_current, at + OFF_S)
     for i in range(6):
-        pull = splat(0.0)
+        pull = 0.0
         for j in range(3):
             pull = pull + load(w, at + WEIGHT + 3 * (i // 2) + j) * load(w, at + OFF_V + j)
         store(w, bus + BUS_ETA + i, load(w, bus + BUS_ETA + i) + pull * load(w, unit + i))
@@ -198,10 +198,10 @@ def aggregate_up(w: FloatArray, at: int, bus: int, scratch: int) -> None:
 
 
 @inlined
-def add_voltage_dependence(w: FloatArray, block: int, v: int, i: int) -> None:
+def add_voltage_dependence(w: WorkArray, block: int, v: int, i: int) -> None:
     """Add dV -> -c conj(dV), c = I / conj(V), to a 2x2 part of a 6x6 block."""
     re, im, i_re, i_im = load(w, v), load(w, v + 1), load(w, i), load(w, i + 1)
-    inverse2 = splat(1.0) / (re * re + im * im)
+    inverse2 = 1.0 / (re * re + im * im)
     c_re, c_im = (i_re * re - i_im * im) * inverse2, (i_re * im + i_im * re) * inverse2
     store(w, block, load(w, block) - c_re)
     store(w, block + 1, load(w, block + 1) - c_im)
@@ -210,7 +210,7 @@ def add_voltage_dependence(w: FloatArray, block: int, v: int, i: int) -> None:
 
 
 @routine
-def aggregate_down(w: FloatArray, at: int, bus: int, scratch: int) -> None:
+def aggregate_down(w: WorkArray, at: int, bus: int, scratch: int) -> None:
     """Write the aggregate's step: dI = A dV + b + R lambda."""
     apply(w, at + STEP, at + A, bus + BUS_DV)
     apply(w, scratch, at + R, bus + BUS_LAMBDA)
@@ -219,10 +219,10 @@ def aggregate_down(w: FloatArray, at: int, bus: int, scratch: int) -> None:
 
 
 @routine
-def aggregate_objective(w: FloatArray, at: int, bus: int) -> float:
+def aggregate_objective(w: WorkArray, at: int, bus: int) -> float:
     """Return the aggregate's part of J."""
     misfit(w, at, bus + BUS_V)
-    total = splat(0.0)
+    total = 0.0
     for i in range(3):
         for j in range(3):
             weight = load(w, at + WEIGHT + 3 * i + j)
@@ -235,12 +235,12 @@ def aggregate_objective(w: FloatArray, at: int, bus: int) -> float:
 
 
 @inlined
-def move_aggregate(w: FloatArray, at: int, bus: int, step: float, powered: bool) -> None:
+def move_aggregate(w: WorkArray, at: int, bus: int, step: float, powered: bool) -> None:
     """Take the step, call before V moves; leave in STEP what the currents differ from linear ones: see `move_leaf`."""
     for q in range(3):
         i, di = at + CURRENT + 2 * q, at + STEP + 2 * q
         re, im = load(w, i) + step * load(w, di), load(w, i + 1) + step * load(w, di + 1)
-        change = (splat(0.0), splat(0.0))
+        change = (0.0, 0.0)
         if powered:
             better = powered_current(w, bus + BUS_V + 2 * q, i, bus + BUS_DV + 2 * q, di, step)
             change = (better[0] - re, better[1] - im)
@@ -250,11 +250,11 @@ def move_aggregate(w: FloatArray, at: int, bus: int, step: float, powered: bool)
 
 
 @inlined
-def start_aggregate(w: FloatArray, at: int, bus: int) -> None:
+def start_aggregate(w: WorkArray, at: int, bus: int) -> None:
     """Set the current to conj(S / V) of the reported power and add it to the bus's current."""
     for q in range(3):
         re, im = load(w, bus + BUS_V + 2 * q), load(w, bus + BUS_V + 2 * q + 1)
         p, r = load(w, at + Z_S + 2 * q), load(w, at + Z_S + 2 * q + 1)
-        inverse2 = splat(1.0) / (re * re + im * im)
+        inverse2 = 1.0 / (re * re + im * im)
         store(w, at + CURRENT + 2 * q, (p * re + r * im) * inverse2)
         store(w, at + CURRENT + 2 * q + 1, (p * im - r * re) * inverse2)

@@ -6,7 +6,18 @@ must not overlap an input unless the docstring allows it. Constants (impedances)
 
 from __future__ import annotations
 
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, square_root, store, where_positive
+from flexmeter.estimation import rows
+from flexmeter.powerflow.lanes import (
+    FloatArray,
+    WorkArray,
+    inlined,
+    load,
+    routine,
+    routine_with,
+    square_root,
+    store,
+    where_positive,
+)
 
 N = 6
 BLOCK = N * N
@@ -16,28 +27,28 @@ RELATIVE_ZERO = 1e-13
 
 
 @inlined
-def clear(w: FloatArray, out: int, size: int) -> None:
+def clear(w: WorkArray, out: int, size: int) -> None:
     """Set items to zero."""
     for k in range(size):
-        store(w, out + k, splat(0.0))
+        store(w, out + k, 0.0)
 
 
 @inlined
-def copy(w: FloatArray, out: int, source: int, size: int) -> None:
+def copy(w: WorkArray, out: int, source: int, size: int) -> None:
     """Copy items."""
     for k in range(size):
         store(w, out + k, load(w, source + k))
 
 
 @inlined
-def add(w: FloatArray, out: int, source: int, size: int) -> None:
+def add(w: WorkArray, out: int, source: int, size: int) -> None:
     """out += source, item by item."""
     for k in range(size):
         store(w, out + k, load(w, out + k) + load(w, source + k))
 
 
 @inlined
-def dot_row(w: FloatArray, row: Row, at: int, step: int) -> float:
+def dot_row(w: WorkArray, row: Row, at: int, step: int) -> float:
     """Return the product of a row in registers with six items `step` apart."""
     return dot_rows(row, row_of(w, at, step))
 
@@ -51,7 +62,7 @@ def dot_rows(row: Row, other: Row) -> float:
 
 
 @inlined
-def row_of(w: FloatArray, at: int, step: int) -> Row:
+def row_of(w: WorkArray, at: int, step: int) -> Row:
     """Load six items `step` apart."""
     return (
         load(w, at),
@@ -64,7 +75,7 @@ def row_of(w: FloatArray, at: int, step: int) -> Row:
 
 
 @inlined
-def multiply_strided(w: FloatArray, out: int, left: int, row: int, inner: int, right: int, column: int) -> None:
+def multiply_strided(w: WorkArray, out: int, left: int, row: int, inner: int, right: int, column: int) -> None:
     """out = left @ right for blocks whose rows, inner items and columns lie some strides apart.
 
     Two rows at a time: each item of the right block is loaded for two products, which is what loads can keep up with.
@@ -77,26 +88,26 @@ def multiply_strided(w: FloatArray, out: int, left: int, row: int, inner: int, r
             store(w, out + N * i + N + j, dot_rows(two, other))
 
 
-@routine
-def multiply(w: FloatArray, out: int, left: int, right: int) -> None:
+@routine_with(one=rows.multiply)
+def multiply(w: WorkArray, out: int, left: int, right: int) -> None:
     """out = left @ right."""
     multiply_strided(w, out, left, N, 1, right, 1)
 
 
-@routine
-def multiply_transposed(w: FloatArray, out: int, left: int, right: int) -> None:
+@routine_with(one=rows.multiply_transposed)
+def multiply_transposed(w: WorkArray, out: int, left: int, right: int) -> None:
     """out = left @ right.T."""
     multiply_strided(w, out, left, N, 1, right, N)
 
 
-@routine
-def transposed_multiply(w: FloatArray, out: int, left: int, right: int) -> None:
+@routine_with(one=rows.transposed_multiply)
+def transposed_multiply(w: WorkArray, out: int, left: int, right: int) -> None:
     """out = left.T @ right."""
     multiply_strided(w, out, left, 1, N, right, 1)
 
 
-@routine
-def multiply_lower(w: FloatArray, out: int, left: int, lower: int) -> None:
+@routine_with(one=rows.multiply)
+def multiply_lower(w: WorkArray, out: int, left: int, lower: int) -> None:
     """out = left @ lower, a lower triangular block."""
     for i in range(N):
         for j in range(N):
@@ -106,8 +117,8 @@ def multiply_lower(w: FloatArray, out: int, left: int, lower: int) -> None:
             store(w, out + N * i + j, total)
 
 
-@routine
-def symmetric_multiply_transposed(w: FloatArray, out: int, left: int, right: int) -> None:
+@routine_with(one=rows.multiply_transposed)
+def symmetric_multiply_transposed(w: WorkArray, out: int, left: int, right: int) -> None:
     """out = left @ right.T, known to be symmetric."""
     for i in range(N):
         row = row_of(w, left + N * i, 1)
@@ -117,8 +128,8 @@ def symmetric_multiply_transposed(w: FloatArray, out: int, left: int, right: int
             store(w, out + N * j + i, value)
 
 
-@routine
-def symmetric_transposed_multiply(w: FloatArray, out: int, left: int, right: int) -> None:
+@routine_with(one=rows.transposed_multiply)
+def symmetric_transposed_multiply(w: WorkArray, out: int, left: int, right: int) -> None:
     """out = left.T @ right, known to be symmetric."""
     for i in range(N):
         row = row_of(w, left + i, N)
@@ -128,8 +139,8 @@ def symmetric_transposed_multiply(w: FloatArray, out: int, left: int, right: int
             store(w, out + N * j + i, value)
 
 
-@routine
-def multiply_constant(w: FloatArray, out: int, left: int, constant: FloatArray) -> None:
+@routine_with(one=rows.multiply_constant)
+def multiply_constant(w: WorkArray, out: int, left: int, constant: FloatArray) -> None:
     """out = left @ constant; out may be left."""
     for i in range(N):
         x0, x1, x2, x3, x4, x5 = row_of(w, left + N * i, 1)
@@ -139,8 +150,8 @@ def multiply_constant(w: FloatArray, out: int, left: int, constant: FloatArray) 
             store(w, out + N * i + j, one + two)
 
 
-@routine
-def constant_multiply(w: FloatArray, out: int, constant: FloatArray, right: int) -> None:
+@routine_with(one=rows.constant_multiply)
+def constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
     """out = constant @ right."""
     for i in range(N):
         c = constant[i]
@@ -151,8 +162,8 @@ def constant_multiply(w: FloatArray, out: int, constant: FloatArray, right: int)
             store(w, out + N * i + j, one + two)
 
 
-@routine
-def transposed_constant_multiply(w: FloatArray, out: int, constant: FloatArray, right: int) -> None:
+@routine_with(one=rows.transposed_constant_multiply)
+def transposed_constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
     """out = constant.T @ right."""
     for i in range(N):
         c0, c1, c2 = constant[0, i], constant[1, i], constant[2, i]
@@ -165,45 +176,45 @@ def transposed_constant_multiply(w: FloatArray, out: int, constant: FloatArray, 
 
 
 @routine
-def identity_minus(w: FloatArray, block: int) -> None:
+def identity_minus(w: WorkArray, block: int) -> None:
     """block = I - block."""
     for k in range(BLOCK):
-        store(w, block + k, splat(1.0 if k % (N + 1) == 0 else 0.0) - load(w, block + k))
+        store(w, block + k, (1.0 if k % (N + 1) == 0 else 0.0) - load(w, block + k))
 
 
 @inlined
-def subtract(w: FloatArray, out: int, source: int, size: int) -> None:
+def subtract(w: WorkArray, out: int, source: int, size: int) -> None:
     """out -= source, item by item."""
     for k in range(size):
         store(w, out + k, load(w, out + k) - load(w, source + k))
 
 
 @inlined
-def add_identity(w: FloatArray, block: int) -> None:
+def add_identity(w: WorkArray, block: int) -> None:
     """block += I."""
     for i in range(N):
         store(w, block + (N + 1) * i, load(w, block + (N + 1) * i) + 1.0)
 
 
-@routine
-def invert(w: FloatArray, block: int) -> None:
+@routine_with(one=rows.invert)
+def invert(w: WorkArray, block: int) -> None:
     """Invert in place by Gauss-Jordan without row exchange: for I + A Z, whose pivots are near 1."""
     for k in range(N):
-        pivot = splat(1.0) / load(w, block + (N + 1) * k)
-        store(w, block + (N + 1) * k, splat(1.0))
+        pivot = 1.0 / load(w, block + (N + 1) * k)
+        store(w, block + (N + 1) * k, 1.0)
         for j in range(N):
             store(w, block + N * k + j, load(w, block + N * k + j) * pivot)
         row = row_of(w, block + N * k, 1)
         for i in range(N):
             if i != k:
                 factor = load(w, block + N * i + k)
-                store(w, block + N * i + k, splat(0.0))
+                store(w, block + N * i + k, 0.0)
                 for j in range(N):
                     store(w, block + N * i + j, load(w, block + N * i + j) - factor * row[j])
 
 
-@routine
-def cholesky(w: FloatArray, out: int, symmetric: int) -> None:
+@routine_with(one=rows.cholesky)
+def cholesky(w: WorkArray, out: int, symmetric: int) -> None:
     """out = lower C with C C.T = symmetric (semidefinite: zero pivots are skipped); out may be symmetric."""
     for j in range(N):
         diagonal = load(w, symmetric + (N + 1) * j)
@@ -212,24 +223,24 @@ def cholesky(w: FloatArray, out: int, symmetric: int) -> None:
             c = load(w, out + N * j + k)
             left = left - c * c
         positive = left - diagonal * RELATIVE_ZERO
-        left = where_positive(positive, left, splat(1.0))
+        left = where_positive(positive, left, 1.0)
         root = square_root(left)
-        inverse = where_positive(positive, root * (splat(1.0) / left), splat(0.0))  # no division waits for the root
+        inverse = where_positive(positive, root * (1.0 / left), 0.0)  # no division waits for the root
         for i in range(j + 1, N):
             value = load(w, symmetric + N * i + j)
             for k in range(j):
                 value = value - load(w, out + N * i + k) * load(w, out + N * j + k)
             store(w, out + N * i + j, value * inverse)
-        store(w, out + (N + 1) * j, where_positive(positive, root, splat(0.0)))
+        store(w, out + (N + 1) * j, where_positive(positive, root, 0.0))
         for i in range(j):
-            store(w, out + N * i + j, splat(0.0))
+            store(w, out + N * i + j, 0.0)
 
 
-@routine
-def divide_by_lower_transposed(w: FloatArray, out: int, left: int, lower: int) -> None:
+@routine_with(one=rows.divide_by_lower_transposed)
+def divide_by_lower_transposed(w: WorkArray, out: int, left: int, lower: int) -> None:
     """out = left @ inverse(lower).T, lower regular; out may be left."""
     for j in range(N):
-        inverse = splat(1.0) / load(w, lower + (N + 1) * j)
+        inverse = 1.0 / load(w, lower + (N + 1) * j)
         for i in range(N):
             value = load(w, left + N * i + j)
             for k in range(j):
@@ -237,24 +248,24 @@ def divide_by_lower_transposed(w: FloatArray, out: int, left: int, lower: int) -
             store(w, out + N * i + j, value * inverse)
 
 
-@routine
-def apply(w: FloatArray, out: int, block: int, vector: int) -> None:
+@routine_with(one=rows.apply)
+def apply(w: WorkArray, out: int, block: int, vector: int) -> None:
     """out = block @ vector."""
     row = row_of(w, vector, 1)
     for i in range(N):
         store(w, out + i, dot_row(w, row, block + N * i, 1))
 
 
-@routine
-def apply_transposed(w: FloatArray, out: int, block: int, vector: int) -> None:
+@routine_with(one=rows.apply_transposed)
+def apply_transposed(w: WorkArray, out: int, block: int, vector: int) -> None:
     """out = block.T @ vector."""
     row = row_of(w, vector, 1)
     for i in range(N):
         store(w, out + i, dot_row(w, row, block + i, N))
 
 
-@routine
-def apply_constant(w: FloatArray, out: int, constant: FloatArray, vector: int) -> None:
+@routine_with(one=rows.apply_constant)
+def apply_constant(w: WorkArray, out: int, constant: FloatArray, vector: int) -> None:
     """out = constant @ vector; out may be vector."""
     x0, x1, x2, x3, x4, x5 = row_of(w, vector, 1)
     for i in range(N):
@@ -263,8 +274,8 @@ def apply_constant(w: FloatArray, out: int, constant: FloatArray, vector: int) -
         store(w, out + i, one + two)
 
 
-@routine
-def apply_transposed_constant(w: FloatArray, out: int, constant: FloatArray, vector: int) -> None:
+@routine_with(one=rows.apply_transposed_constant)
+def apply_transposed_constant(w: WorkArray, out: int, constant: FloatArray, vector: int) -> None:
     """out = constant.T @ vector; out may be vector."""
     x0, x1, x2, x3, x4, x5 = row_of(w, vector, 1)
     for i in range(N):
@@ -274,6 +285,6 @@ def apply_transposed_constant(w: FloatArray, out: int, constant: FloatArray, vec
 
 
 @inlined
-def dot(w: FloatArray, one: int, other: int) -> float:
+def dot(w: WorkArray, one: int, other: int) -> float:
     """Return the product of two vectors."""
     return dot_row(w, row_of(w, one, 1), other, 1)

@@ -43,7 +43,7 @@ from flexmeter.estimation.places import (
 )
 from flexmeter.estimation.response import answer, clear_sources
 from flexmeter.estimation.start import settle_voltages
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, store, take, where_positive
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, splat, store, take, where_positive
 
 SMALLEST_OHM2 = 1e-18
 """Pairs of ties whose loop has less than a nano-ohm, squared, are left out."""
@@ -56,14 +56,14 @@ def strands(m: EstimatorModel) -> int:
 
 
 @inlined
-def tie_value(w: FloatArray, m: EstimatorModel, strand: int, base: int, stride: int, place: int) -> float:
+def tie_value(w: WorkArray, m: EstimatorModel, strand: int, base: int, stride: int, place: int) -> float:
     """Return what a vector of the buses differs by between the two ends of a strand."""
     tie, item = strand // 2, place + 2 * m.ties.phase[strand // 2] + strand % 2
     return load(w, base + stride * m.ties.one[tie] + item) - load(w, base + stride * m.ties.other[tie] + item)
 
 
 @inlined
-def push_tie(w: FloatArray, at: Places, m: EstimatorModel, strand: int, place: int, size: float) -> None:
+def push_tie(w: WorkArray, at: Places, m: EstimatorModel, strand: int, place: int, size: float) -> None:
     """Let a tie's current (place `SOURCE_B`) or force (`SOURCE_ETA`) act on both ends."""
     tie, item = strand // 2, place + 2 * m.ties.phase[strand // 2] + strand % 2
     one, other = at.response + RESPONSE * m.ties.one[tie] + item, at.response + RESPONSE * m.ties.other[tie] + item
@@ -72,14 +72,14 @@ def push_tie(w: FloatArray, at: Places, m: EstimatorModel, strand: int, place: i
 
 
 @inlined
-def unit_source(w: FloatArray, at: Places, m: EstimatorModel, column: int) -> None:
+def unit_source(w: WorkArray, at: Places, m: EstimatorModel, column: int) -> None:
     """Let a unit force (even columns) or a unit current (odd ones) act."""
     clear_sources(w, at, m)
-    push_tie(w, at, m, column // 2, SOURCE_ETA if column % 2 == 0 else SOURCE_B, splat(1.0))
+    push_tie(w, at, m, column // 2, SOURCE_ETA if column % 2 == 0 else SOURCE_B, splat(w, 1.0))
 
 
 @routine
-def factor_border(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def factor_border(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Write the inverse of S from the present factor of the tree, columns and rows ordered nu_0, x_0, nu_1, ..."""
     size = 2 * strands(m)
     for column in range(size):
@@ -94,13 +94,13 @@ def factor_border(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @inlined
-def eliminate_pair(w: FloatArray, s: int, size: int, k: int) -> None:
+def eliminate_pair(w: WorkArray, s: int, size: int, k: int) -> None:
     """Take a pair of unknowns through the inversion in place."""
     a, b = load(w, s + size * k + k), load(w, s + size * k + k + 1)
     c, d = load(w, s + size * (k + 1) + k), load(w, s + size * (k + 1) + k + 1)
     determinant = b * c - a * d
-    scale = where_positive(determinant - splat(SMALLEST_OHM2), splat(-1.0) / determinant, splat(0.0))
-    a, b, c, d = d * scale, splat(0.0) - b * scale, splat(0.0) - c * scale, a * scale
+    scale = where_positive(determinant - SMALLEST_OHM2, -1.0 / determinant, 0.0)
+    a, b, c, d = d * scale, -b * scale, -c * scale, a * scale
     for i in range(size):
         if i // 2 != k // 2:
             at = s + size * i + k
@@ -111,8 +111,8 @@ def eliminate_pair(w: FloatArray, s: int, size: int, k: int) -> None:
                     here = s + size * i + j
                     change = left * load(w, s + size * k + j) + right * load(w, s + size * (k + 1) + j)
                     store(w, here, load(w, here) - change)
-            store(w, at, splat(0.0) - left)
-            store(w, at + 1, splat(0.0) - right)
+            store(w, at, -left)
+            store(w, at + 1, -right)
     for j in range(size):
         if j // 2 != k // 2:
             upper, lower = s + size * k + j, s + size * (k + 1) + j
@@ -126,19 +126,19 @@ def eliminate_pair(w: FloatArray, s: int, size: int, k: int) -> None:
 
 
 @inlined
-def push_solution(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def push_solution(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Let the currents and forces act that take the gaps and forces of the right-hand side away."""
     size = 2 * strands(m)
     right = at.border + size * size
     for row in range(size):
-        total = splat(0.0)
+        total = 0.0
         for column in range(size):
             total = total - load(w, at.border + size * row + column) * load(w, right + column)
         push_tie(w, at, m, row // 2, SOURCE_ETA if row % 2 == 0 else SOURCE_B, total)
 
 
 @routine
-def close_ties(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def close_ties(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Change the steps of the open tree so that they close every tie: the factor of the border is there already."""
     size = 2 * strands(m)
     right = at.border + size * size
@@ -161,7 +161,7 @@ def close_ties(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def closed_answer(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def closed_answer(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Work out the answer to the sources with all ties closed."""
     answer(w, at, m, False)
     size = 2 * strands(m)
@@ -175,11 +175,11 @@ def closed_answer(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def start_ties(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def start_ties(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Close all ties with the loads' currents held, so that every later point has no gap."""
     clear_sources(w, at, m)
     for row in range(strands(m)):
-        total = splat(0.0)
+        total = 0.0
         for column in range(strands(m)):
             total = total + tie_value(w, m, column, at.bus, BUS, BUS_V) * m.ties.inverse[row, column]
         push_tie(w, at, m, row, SOURCE_B, total)
@@ -197,7 +197,7 @@ def start_ties(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @inlined
-def push_head(w: FloatArray, at: Places, row: int) -> None:
+def push_head(w: WorkArray, at: Places, row: int) -> None:
     """Push on one of the nine quantities at the head."""
     gradient = at.correction + GRADIENT + 12 * row
     add(w, at.response + PUSH_V, gradient, 6)
@@ -205,14 +205,14 @@ def push_head(w: FloatArray, at: Places, row: int) -> None:
 
 
 @inlined
-def read_head(w: FloatArray, at: Places, row: int) -> float:
+def read_head(w: WorkArray, at: Places, row: int) -> float:
     """Return the answer of one of the nine quantities at the head."""
     gradient = at.correction + GRADIENT + 12 * row
     return dot(w, gradient, at.response + RESPONSE_DV) + dot(w, gradient + 6, at.response + RESPONSE_DJ)
 
 
 @routine
-def store_columns(w: FloatArray, at: Places, m: EstimatorModel, corrected: bool) -> None:
+def store_columns(w: WorkArray, at: Places, m: EstimatorModel, corrected: bool) -> None:
     """Keep the answers of all buses to unit forces and currents of the ties, and to the head's quantities."""
     size = 2 * strands(m)
     for column in range(size + (9 if corrected else 0)):
@@ -232,7 +232,7 @@ def store_columns(w: FloatArray, at: Places, m: EstimatorModel, corrected: bool)
 
 
 @routine
-def amend(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
+def amend(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
     """Turn the covariances of the open tree at all buses and edges into those with the ties closed."""
     n, size = len(m.parent), 2 * strands(m)
     left, right = at.scratch, at.scratch + 24
@@ -241,14 +241,14 @@ def amend(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, start
         for column in range(size + (9 if len(above) > 0 else 0)):
             load_column(w, at, m, k, column, left)
             for q in range(24):
-                store(w, right + q, splat(0.0))
+                store(w, right + q, 0.0)
             for other in range(size + (9 if len(above) > 0 else 0)):
-                weight = splat(0.0)
+                weight = 0.0
                 if column < size and other < size:
                     weight = load(w, at.border + size * column + other)
                 elif column >= size and other >= size:
                     row = 9 * (column - size) + other - size
-                    weight = take(above, PRECISION + row, start, count) - take(above, ANSWER + row, start, count)
+                    weight = take(w, above, PRECISION + row, start, count) - take(w, above, ANSWER + row, start, count)
                 else:
                     continue
                 load_column(w, at, m, k, other, at.scratch + 48)
@@ -267,7 +267,7 @@ def amend(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, start
 
 
 @inlined
-def load_column(w: FloatArray, at: Places, m: EstimatorModel, k: int, column: int, out: int) -> None:
+def load_column(w: WorkArray, at: Places, m: EstimatorModel, k: int, column: int, out: int) -> None:
     """Copy a stored answer at bus k: V, J, force, and T V of the parent."""
     first = at.column + COLUMN * len(m.parent) * column
     copy(w, out, first + COLUMN * k, COLUMN)
@@ -280,7 +280,7 @@ def load_column(w: FloatArray, at: Places, m: EstimatorModel, k: int, column: in
 
 
 @inlined
-def take_off(w: FloatArray, block: int, left: int, right: int) -> None:
+def take_off(w: WorkArray, block: int, left: int, right: int) -> None:
     """block -= left right'."""
     for i in range(6):
         x = load(w, left + i)

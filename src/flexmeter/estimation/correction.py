@@ -16,7 +16,7 @@ from flexmeter.estimation.aggregate import invert_known
 from flexmeter.estimation.blocks import BLOCK, copy
 from flexmeter.estimation.covariance import current_covariance, nine_gradient
 from flexmeter.estimation.places import BUS_A, BUS_DJ, BUS_DV, BUS_J, BUS_LAMBDA, BUS_R, BUS_V
-from flexmeter.powerflow.lanes import FloatArray, inlined, kernel, load, routine, splat, square_root, store, take
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, kernel, load, routine, square_root, store, take
 
 UP, MESSAGE, PRECISION, ANSWER = 0, 9, 18, 99
 ABOVE = 180
@@ -73,7 +73,7 @@ def is_answered(up: FloatArray, message: FloatArray, covariance: FloatArray, i: 
 
 
 @inlined
-def head_value(w: FloatArray, bus: int, row: int) -> float:
+def head_value(w: WorkArray, bus: int, row: int) -> float:
     """Return |V|, P or Q of a phase at the root."""
     phase = row % 3
     v_re, v_im = load(w, bus + BUS_V + 2 * phase), load(w, bus + BUS_V + 2 * phase + 1)
@@ -86,7 +86,7 @@ def head_value(w: FloatArray, bus: int, row: int) -> float:
 
 
 @routine
-def correct_root(w: FloatArray, bus: int, at: int, scratch: int, above: FloatArray, start: int, count: int) -> None:
+def correct_root(w: WorkArray, bus: int, at: int, scratch: int, above: FloatArray, start: int, count: int) -> None:
     """Write the root's step towards the answer from above, and what the covariance pass needs, to `at`.
 
     Psi of the root lies at `scratch`.
@@ -96,13 +96,13 @@ def correct_root(w: FloatArray, bus: int, at: int, scratch: int, above: FloatArr
         nine_gradient(w, at + GRADIENT + 12 * row, bus + BUS_V, bus + BUS_J, row)
         store(w, scratch + row, head_value(w, bus, row))
     for row in range(9):
-        total = splat(0.0)
+        total = 0.0
         for column in range(9):
             z = load(w, scratch + column)
-            gap = take(above, UP + column, start, count) - z
-            moved = z - take(above, MESSAGE + column, start, count)
-            total = total + take(above, PRECISION + 9 * row + column, start, count) * gap
-            total = total + take(above, ANSWER + 9 * row + column, start, count) * moved
+            gap = take(w, above, UP + column, start, count) - z
+            moved = z - take(w, above, MESSAGE + column, start, count)
+            total = total + take(w, above, PRECISION + 9 * row + column, start, count) * gap
+            total = total + take(w, above, ANSWER + 9 * row + column, start, count) * moved
         store(w, at + Y + row, total)
     for row in range(9):  # X_V = Psi (H_V' + A0' H_J')
         g = at + GRADIENT + 12 * row
@@ -112,19 +112,19 @@ def correct_root(w: FloatArray, bus: int, at: int, scratch: int, above: FloatArr
                 total = total + load(w, bus + BUS_A + 6 * k + i) * load(w, g + 6 + k)
             store(w, scratch + 12 + i, total)
         for i in range(6):
-            total = splat(0.0)
+            total = 0.0
             for k in range(6):
                 total = total + load(w, psi + 6 * i + k) * load(w, scratch + 12 + k)
             store(w, at + X_V + 9 * i + row, total)
     for i in range(6):
-        step, force = splat(0.0), splat(0.0)
+        step, force = 0.0, 0.0
         for row in range(9):
             step = step + load(w, at + X_V + 9 * i + row) * load(w, at + Y + row)
             force = force + load(w, at + GRADIENT + 12 * row + 6 + i) * load(w, at + Y + row)
         store(w, bus + BUS_DV + i, step)
         store(w, bus + BUS_LAMBDA + i, force)
     for i in range(6):
-        total = splat(0.0)
+        total = 0.0
         for k in range(6):
             total = total + load(w, bus + BUS_A + 6 * i + k) * load(w, bus + BUS_DV + k)
             total = total + load(w, bus + BUS_R + 6 * i + k) * load(w, bus + BUS_LAMBDA + k)
@@ -132,18 +132,18 @@ def correct_root(w: FloatArray, bus: int, at: int, scratch: int, above: FloatArr
 
 
 @routine
-def corrected_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, above: FloatArray, start: int, count: int) -> None:
+def corrected_psi(w: WorkArray, at: int, vv: int, vl: int, ll: int, above: FloatArray, start: int, count: int) -> None:
     """Take X W X' off the root's Psi."""
     for i in range(12):
         for j in range(12):
             if i >= 6 and j < 6:
                 continue
-            total = splat(0.0)
+            total = 0.0
             for row in range(9):
                 left = response(w, at, i, row)
                 for column in range(9):
                     k = 9 * row + column
-                    weight = take(above, PRECISION + k, start, count) - take(above, ANSWER + k, start, count)
+                    weight = take(w, above, PRECISION + k, start, count) - take(w, above, ANSWER + k, start, count)
                     total = total + left * weight * response(w, at, j, column)
             target = vv + 6 * i + j
             if i >= 6:
@@ -154,7 +154,7 @@ def corrected_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, above: Floa
 
 
 @inlined
-def response(w: FloatArray, at: int, i: int, row: int) -> float:
+def response(w: WorkArray, at: int, i: int, row: int) -> float:
     """Return an entry of X: voltages from X_V, forces from H_J'."""
     if i < 6:
         return load(w, at + X_V + 9 * i + row)
@@ -162,7 +162,7 @@ def response(w: FloatArray, at: int, i: int, row: int) -> float:
 
 
 @routine
-def head_joint(w: FloatArray, bus: int, vv: int, vl: int, ll: int, a: int, r: int, scratch: int) -> None:
+def head_joint(w: WorkArray, bus: int, vv: int, vl: int, ll: int, a: int, r: int, scratch: int) -> None:
     """Write Cov(J0, V0) to a and Cov(J0) to r from the root's Psi; the root's message stays."""
     copy(w, a, bus + BUS_A, BLOCK)
     copy(w, r, bus + BUS_R, BLOCK)

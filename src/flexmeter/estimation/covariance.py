@@ -64,11 +64,11 @@ from flexmeter.estimation.root import ROOT_BASIS, ROOT_INVERSE
 from flexmeter.powerflow.lanes import (
     FloatArray,
     IntArray,
+    WorkArray,
     inlined,
     load,
     put,
     routine,
-    splat,
     square_root,
     store,
     where_positive,
@@ -94,12 +94,12 @@ class Wanted(NamedTuple):
 
 
 @routine
-def root_psi(w: FloatArray, root: int, out: int) -> None:
+def root_psi(w: WorkArray, root: int, out: int) -> None:
     """out = Psi_VV of the root = a (a'La)^-1 a'."""
     a = root + ROOT_BASIS
     for i in range(6):
         for j in range(6):
-            total = splat(0.0)
+            total = 0.0
             for p in range(3):
                 for q in range(3):
                     entry = p * (p + 1) // 2 + q if p > q else q * (q + 1) // 2 + p
@@ -110,7 +110,7 @@ def root_psi(w: FloatArray, root: int, out: int) -> None:
 
 @routine
 def write_nine(
-    w: FloatArray, v: int, j: int, vv: int, jv: int, jj: int, scratch: int, out: FloatArray, first: int, start: int,
+    w: WorkArray, v: int, j: int, vv: int, jv: int, jj: int, scratch: int, out: FloatArray, first: int, start: int,
     count: int,
 ) -> None:  # fmt: skip
     """Write the covariance of (|V|, P, Q) of three phases from that of (V, J), 81 rows from `first`."""
@@ -120,7 +120,7 @@ def write_nine(
     for row in range(9):
         g = scratch + 12 * row
         for k in range(6):
-            total, other = splat(0.0), splat(0.0)
+            total, other = 0.0, 0.0
             for m in range(6):
                 total = total + load(w, vv + 6 * k + m) * load(w, g + m) + load(w, jv + 6 * m + k) * load(w, g + 6 + m)
                 other = other + load(w, jv + 6 * k + m) * load(w, g + m) + load(w, jj + 6 * k + m) * load(w, g + 6 + m)
@@ -133,16 +133,16 @@ def write_nine(
 
 
 @inlined
-def nine_gradient(w: FloatArray, out: int, v: int, j: int, row: int) -> None:
+def nine_gradient(w: WorkArray, out: int, v: int, j: int, row: int) -> None:
     """Write the gradient of one of |V|, P, Q of phase a, b, c with respect to (V, J)."""
     for k in range(12):
-        store(w, out + k, splat(0.0))
+        store(w, out + k, 0.0)
     phase = row % 3
     v_re, v_im = load(w, v + 2 * phase), load(w, v + 2 * phase + 1)
     j_re, j_im = load(w, j + 2 * phase), load(w, j + 2 * phase + 1)
     at = out + 2 * phase
     if row < 3:
-        size = splat(1.0) / square_root(v_re * v_re + v_im * v_im)
+        size = 1.0 / square_root(v_re * v_re + v_im * v_im)
         store(w, at, v_re * size)
         store(w, at + 1, v_im * size)
     elif row < 6:
@@ -151,15 +151,15 @@ def nine_gradient(w: FloatArray, out: int, v: int, j: int, row: int) -> None:
         store(w, at + 6, v_re)
         store(w, at + 7, v_im)
     else:
-        store(w, at, splat(0.0) - j_im)
+        store(w, at, -j_im)
         store(w, at + 1, j_re)
         store(w, at + 6, v_im)
-        store(w, at + 7, splat(0.0) - v_re)
+        store(w, at + 7, -v_re)
 
 
 @routine
 def cross_covariance(
-    w: FloatArray, bus: int, parent: int, z: FloatArray, transfer: FloatArray, has_transfer: int, scratch: int
+    w: WorkArray, bus: int, parent: int, z: FloatArray, transfer: FloatArray, has_transfer: int, scratch: int
 ) -> None:
     """Carry Psi from the parent across the bus's edge and write all `COV_` places of the bus."""
     vv, vl, ll, f, g = scratch, scratch + BLOCK, scratch + 2 * BLOCK, scratch + 3 * BLOCK, scratch + 4 * BLOCK
@@ -178,7 +178,7 @@ def cross_covariance(
     identity_minus(w, f)
     constant_multiply(w, g, z, r2)
     for n in range(BLOCK):
-        store(w, g + n, splat(0.0) - load(w, g + n))
+        store(w, g + n, -load(w, g + n))
     multiply_constant(w, one, information, z)
     transposed_constant_multiply(w, lz, z, one)
     transposed_multiply(w, two, one, f)
@@ -218,12 +218,12 @@ def cross_covariance(
 
 
 @routine
-def turn(w: FloatArray, out: int, transfer: FloatArray, block: int, scratch: int) -> None:
+def turn(w: WorkArray, out: int, transfer: FloatArray, block: int, scratch: int) -> None:
     """out = T block T'."""
     constant_multiply(w, scratch, transfer, block)
     for i in range(6):
         for j in range(6):
-            total = splat(0.0)
+            total = 0.0
             for n in range(6):
                 total = total + load(w, scratch + 6 * i + n) * transfer[j, n]
             store(w, out + 6 * i + j, total)
@@ -231,7 +231,7 @@ def turn(w: FloatArray, out: int, transfer: FloatArray, block: int, scratch: int
 
 @routine
 def product_of_psi(
-    w: FloatArray, out: int, h: int, k: int, vv: int, vl: int, ll: int, h2: int, k2: int, one: int, two: int, three: int
+    w: WorkArray, out: int, h: int, k: int, vv: int, vl: int, ll: int, h2: int, k2: int, one: int, two: int, three: int
 ) -> None:
     """out = [H K'] Psi [H K']'."""
     multiply(w, one, h, vv)
@@ -246,20 +246,18 @@ def product_of_psi(
 
 
 @routine
-def transposed_by_transposed(w: FloatArray, out: int, left: int, right: int) -> None:
+def transposed_by_transposed(w: WorkArray, out: int, left: int, right: int) -> None:
     """out = left.T @ right.T."""
     for i in range(6):
         for j in range(6):
-            total = splat(0.0)
+            total = 0.0
             for n in range(6):
                 total = total + load(w, left + 6 * n + i) * load(w, right + 6 * j + n)
             store(w, out + 6 * i + j, total)
 
 
 @routine
-def current_covariance(
-    w: FloatArray, a: int, r: int, vv: int, vl: int, ll: int, one: int, two: int, three: int
-) -> None:
+def current_covariance(w: WorkArray, a: int, r: int, vv: int, vl: int, ll: int, one: int, two: int, three: int) -> None:
     """For J | V ~ N(A V, R): replace A by Cov(J, V) and R by Cov(J)."""
     multiply(w, one, a, vv)
     multiply_transposed(w, two, r, vl)
@@ -279,7 +277,7 @@ LEAF_CURRENT, LEAF_WITH_BUS = M, M + 4
 
 
 @routine
-def leaf_covariance(w: FloatArray, at: int, bus: int, phase: int, other: int) -> None:
+def leaf_covariance(w: WorkArray, at: int, bus: int, phase: int, other: int) -> None:
     """Replace the leaf's message by Cov(I) and Cov(I, V_bus)."""
     a, r = square(w, at + A), square(w, at + R)
     psi_vl = part(w, bus + COV_VL, phase, other)
@@ -296,7 +294,7 @@ def leaf_covariance(w: FloatArray, at: int, bus: int, phase: int, other: int) ->
 
 
 @inlined
-def part(w: FloatArray, block: int, phase: int, other: int) -> Square:
+def part(w: WorkArray, block: int, phase: int, other: int) -> Square:
     """Return what a leaf between two phases (or one and neutral) sees of a 6x6 block."""
     x = cell(w, block, phase, phase)
     if other >= 0:
@@ -306,7 +304,7 @@ def part(w: FloatArray, block: int, phase: int, other: int) -> Square:
 
 
 @inlined
-def cell(w: FloatArray, block: int, row: int, column: int) -> Square:
+def cell(w: WorkArray, block: int, row: int, column: int) -> Square:
     """Load a 2x2 part of a 6x6 block."""
     at = block + 12 * row + 2 * column
     return load(w, at), load(w, at + 1), load(w, at + 6), load(w, at + 7)
@@ -322,11 +320,11 @@ def quadratic(x: Pair, block: Square, y: Pair) -> float:
 @inlined
 def root_of(variance: float) -> float:
     """Return the standard deviation; rounding below zero counts as zero, nan stays."""
-    return square_root(where_positive(splat(0.0) - variance, splat(0.0), variance))
+    return square_root(where_positive(-variance, 0.0, variance))
 
 
 @routine
-def leaf_sigmas(w: FloatArray, at: int, bus: int, z: FloatArray, phase: int, other: int) -> tuple[float, float, float]:
+def leaf_sigmas(w: WorkArray, at: int, bus: int, z: FloatArray, phase: int, other: int) -> tuple[float, float, float]:
     """Return the standard deviations of P, Q and |V| at the end of the leaf."""
     v, i = pair(w, at + V), pair(w, at + I)
     zz = impedance(z)
@@ -337,7 +335,7 @@ def leaf_sigmas(w: FloatArray, at: int, bus: int, z: FloatArray, phase: int, oth
     cov_bus = part(w, bus + COV_VV, phase, other)
     cov_end = minus(minus(cov_bus, times(zz, with_bus)), times(transposed(with_end), transposed(zz)))
     p_v, p_i = i, v
-    q_v, q_i = (splat(0.0) - i[1], i[0]), (v[1], splat(0.0) - v[0])
+    q_v, q_i = (-i[1], i[0]), (v[1], -v[0])
     var_p = quadratic(p_v, cov_end, p_v) + quadratic(p_i, cov_i, p_i) + quadratic(p_i, with_end, p_v) * 2.0
     var_q = quadratic(q_v, cov_end, q_v) + quadratic(q_i, cov_i, q_i) + quadratic(q_i, with_end, q_v) * 2.0
     var_v = quadratic(v, cov_end, v) / (v[0] * v[0] + v[1] * v[1])
@@ -345,7 +343,7 @@ def leaf_sigmas(w: FloatArray, at: int, bus: int, z: FloatArray, phase: int, oth
 
 
 @routine
-def spine_node_sigma(w: FloatArray, bus: int, phase: int) -> float:
+def spine_node_sigma(w: WorkArray, bus: int, phase: int) -> float:
     """Return the standard deviation of |V| of a phase of a spine bus."""
     v = pair(w, bus + BUS_V + 2 * phase)
     variance = quadratic(v, cell(w, bus + COV_VV, phase, phase), v) / (v[0] * v[0] + v[1] * v[1])
@@ -353,7 +351,7 @@ def spine_node_sigma(w: FloatArray, bus: int, phase: int) -> float:
 
 
 @routine
-def leaf_node_sigma(w: FloatArray, at: int, bus: int, phase: int, x: FloatArray) -> float:
+def leaf_node_sigma(w: WorkArray, at: int, bus: int, phase: int, x: FloatArray) -> float:
     """Return the standard deviation of |V_phase - x I| on the way to the end of a leaf."""
     drop = on(impedance(x), pair(w, at + I))
     v = pair(w, bus + BUS_V + 2 * phase)
@@ -366,7 +364,7 @@ def leaf_node_sigma(w: FloatArray, at: int, bus: int, phase: int, x: FloatArray)
 
 
 @routine
-def edge_node_sigma(w: FloatArray, bus: int, above: int, phase: int, x: FloatArray, scratch: int) -> float:
+def edge_node_sigma(w: WorkArray, bus: int, above: int, phase: int, x: FloatArray, scratch: int) -> float:
     """Return the standard deviation of |V_above,phase - x . J| of a bus on an edge; x (3, 2) [ohm]."""
     v = pair(w, above + BUS_V + 2 * phase)
     for q in range(3):

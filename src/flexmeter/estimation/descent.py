@@ -15,6 +15,7 @@ from flexmeter.estimation.root import prior_objective, solve_root
 from flexmeter.powerflow.lanes import (
     FloatArray,
     IntArray,
+    WorkArray,
     inlined,
     lane,
     largest,
@@ -33,9 +34,9 @@ CAUTION = 10.0
 
 
 @routine
-def objective(w: FloatArray, at: Places, m: EstimatorModel) -> float:
+def objective(w: WorkArray, at: Places, m: EstimatorModel) -> float:
     """Return J, forecasts of missing readings included."""
-    total = splat(0.0)
+    total = 0.0
     for leaf in range(len(m.leaf_plus)):
         total = total + leaf_objective(w, at.leaf + LEAF * leaf)
     for k in range(len(m.aggregate_bus)):
@@ -47,9 +48,9 @@ def objective(w: FloatArray, at: Places, m: EstimatorModel) -> float:
 
 
 @inlined
-def flow_misfits(w: FloatArray, at: Places, m: EstimatorModel) -> tuple[float, float]:
+def flow_misfits(w: WorkArray, at: Places, m: EstimatorModel) -> tuple[float, float]:
     """Return the part of J of the meters on edges, and by how much exact ones are missed, squared."""
-    total, missed = splat(0.0), splat(0.0)
+    total, missed = 0.0, 0.0
     for k in range(len(m.parent)):
         bus = at.bus + BUS * k
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
@@ -60,7 +61,7 @@ def flow_misfits(w: FloatArray, at: Places, m: EstimatorModel) -> tuple[float, f
 
 
 @routine
-def violation(w: FloatArray, at: Places, m: EstimatorModel) -> float:
+def violation(w: WorkArray, at: Places, m: EstimatorModel) -> float:
     """Return by how much exact readings are missed, squared."""
     total = flow_misfits(w, at, m)[1]
     for leaf in range(len(m.leaf_plus)):
@@ -69,13 +70,13 @@ def violation(w: FloatArray, at: Places, m: EstimatorModel) -> float:
 
 
 @inlined
-def prior_part(w: FloatArray, at: Places, m: EstimatorModel) -> float:
+def prior_part(w: WorkArray, at: Places, m: EstimatorModel) -> float:
     """Return the part of J of the root's priors."""
     return prior_objective(w, at.bus, at.root, m.nominal[0], m.symmetry)
 
 
 @routine
-def factorise(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def factorise(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Linearise at the present point and eliminate up to the root."""
     messages_up(w, at, m)
     if m.phasors and m.symmetry == 0:
@@ -86,7 +87,7 @@ def factorise(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @inlined
-def solve_head(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def solve_head(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Write the root's step."""
     if m.phasors:
         solve_wide_root(w, at, m.nominal[0], m.symmetry)
@@ -95,7 +96,7 @@ def solve_head(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def find_step(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def find_step(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Write the Gauss-Newton step of everything, from the factor."""
     solve_head(w, at, m)
     steps_down(w, at, m)
@@ -104,16 +105,16 @@ def find_step(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def damped_step(w: FloatArray, at: Places, m: EstimatorModel, step: float, before: float) -> tuple[float, float, float]:
+def damped_step(w: WorkArray, at: Places, m: EstimatorModel, step: float, before: float) -> tuple[float, float, float]:
     """Take a step that does not raise J from `before`; return it (per lane, at most `step`), the full move [pu], and J.
 
     J (with the priors of this iteration) may rise for a step that meets exact readings clearly better: a filter
     (R. Fletcher and S. Leyffer 2002, doi:10.1007/s101070100244), since a step back to an exact reading usually costs
     something elsewhere.
     """
-    zero = splat(0.0)
+    zero = splat(w, 0.0)
     most = before + prior_part(w, at, m)
-    most = most + most * 1e-9 + splat(1e-9)
+    most = most + most * 1e-9 + 1e-9
     missed = violation(w, at, m)
     keep(w, at, m)
     moved, after = zero, zero
@@ -134,19 +135,19 @@ def damped_step(w: FloatArray, at: Places, m: EstimatorModel, step: float, befor
 
 @routine
 def iterate(
-    w: FloatArray, at: Places, m: EstimatorModel, tolerance: float, max_iterations: int, start: int, count: int,
+    w: WorkArray, at: Places, m: EstimatorModel, tolerance: float, max_iterations: int, start: int, count: int,
     iterations: IntArray, j: FloatArray,
 ) -> None:  # fmt: skip
     """Gauss-Newton until no voltage is off by more than the tolerance [pu]; iterations stay -1 where it is not reached.
 
     What the last step left is estimated from the last two: their ratio is the rate of convergence.
     """
-    last, active, after = splat(0.0), splat(1.0), objective(w, at, m)
+    last, active, after = splat(w, 0.0), splat(w, 1.0), objective(w, at, m)
     for iteration in range(1, max_iterations + 1):
         factorise(w, at, m)
         find_step(w, at, m)
         step, moved, after = damped_step(w, at, m, active, after)
-        full = where_positive(step - splat(0.75), moved, splat(0.0))
+        full = where_positive(step - 0.75, moved, 0.0)
         left = where_positive(full * last, moved * moved * CAUTION / last, moved)
         left = where_positive(moved - left, left, moved)
         last = full

@@ -33,7 +33,7 @@ from flexmeter.estimation.leaf import LEAF
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J, BUS_V
 from flexmeter.estimation.response import psi_of_root
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, put, routine, store
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, put, routine, store
 
 
 class Deviations(NamedTuple):
@@ -45,13 +45,13 @@ class Deviations(NamedTuple):
 
     node: FloatArray
     leaf: FloatArray
-    flow: FloatArray
+    flow: WorkArray
     head: FloatArray
     aggregate: FloatArray
 
 
 @inlined
-def flow_variance(w: FloatArray, at: Places, m: EstimatorModel, k: int, here: int, jv: int, jj: int) -> float:
+def flow_variance(w: WorkArray, at: Places, m: EstimatorModel, k: int, here: int, jv: int, jj: int) -> float:
     """Return the variance of what a branch meter at bus k reads; jv, jj: Cov(J0, V0), Cov(J0) for the root."""
     bus = at.bus + BUS * k
     if k == 0:
@@ -65,7 +65,7 @@ def flow_variance(w: FloatArray, at: Places, m: EstimatorModel, k: int, here: in
 
 @routine
 def prepare_root(
-    w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, tied: bool, start: int, count: int
+    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, tied: bool, start: int, count: int
 ) -> None:
     """Write Psi of the root, and the covariances of its current, over the factor."""
     vv, vl, ll = at.scratch, at.scratch + 36, at.scratch + 72
@@ -82,7 +82,7 @@ def prepare_root(
 
 
 @inlined
-def write_bus(w: FloatArray, at: Places, m: EstimatorModel, k: int, out: Deviations, start: int, count: int) -> None:
+def write_bus(w: WorkArray, at: Places, m: EstimatorModel, k: int, out: Deviations, start: int, count: int) -> None:
     """Write the standard deviations of the meters on the edge into a bus, and of its leaves."""
     bus = at.bus + BUS * k
     for flow in range(m.first_flow[k], m.first_flow[k + 1]):
@@ -99,7 +99,7 @@ def write_bus(w: FloatArray, at: Places, m: EstimatorModel, k: int, out: Deviati
 
 @routine
 def write_deviations(
-    w: FloatArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, out: Deviations,
+    w: WorkArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, out: Deviations,
     start: int, count: int,
 ) -> None:  # fmt: skip
     """Root to leaf once more: standard deviations of nodes and leaves, joint 9x9 of the head and of aggregates."""

@@ -22,11 +22,13 @@ from flexmeter.estimation.layout import lay_out, places_of
 from flexmeter.estimation.measurements import NEVER_EXACT, Meter, check_readings, count_bad, count_known, describe
 from flexmeter.estimation.model import EstimatorModel, work_size
 from flexmeter.grid.model import Symmetry
-from flexmeter.powerflow.lanes import FloatArray, IntArray, block_count, ready
+from flexmeter.powerflow.lanes import FloatArray, IntArray, LANES, block_count, ready, work_array
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.solve import node_map, share_blocks
 from flexmeter.powerflow.sweep import expand_blocks
 
+FEW = 2
+"""So many scenarios are estimated one after the other, more in lanes."""
 SYMMETRIES: tuple[Symmetry, ...] = ("free", "no_zero_sequence", "balanced")
 """What is known of the head voltages, numbered as in `root.set_basis`."""
 
@@ -170,15 +172,23 @@ class Estimator:
         node_v = np.empty((len(self.network.nodes), n), complex)
         chosen, sign = self._joint(joint, losses, n)
 
-        def run(first: int, last: int) -> None:
-            w = np.zeros(work_size(self._model, len(chosen.bus) + len(chosen.losses)))
+        size = work_size(self._model, len(chosen.bus) + len(chosen.losses))
+
+        def run(first: int, last: int, lanes: int = LANES) -> None:
             estimate_blocks(
-                first, last, w, self._model, self._wanted, readings, tolerance_pu, max_iterations, solution, deviations,
-                chosen,
+                first, last, work_array(size, lanes), self._model, self._wanted, readings, tolerance_pu, max_iterations,
+                solution, deviations, chosen,
             )  # fmt: skip
+
+        def share(first: int, last: int) -> None:
+            run(first, last)
             expand_blocks(first, last, *self._node_map, solution.spine_v, solution.edge_a, node_v)
 
-        share_blocks(run, block_count(n), threads)
+        if n <= FEW:
+            run(0, n, 1)
+            expand_blocks(0, block_count(n), *self._node_map, solution.spine_v, solution.edge_a, node_v)
+        else:
+            share_blocks(share, block_count(n), threads)
         observable = solution.helped == 0.0
         return Estimate(
             layout=self.layout,

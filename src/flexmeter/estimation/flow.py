@@ -15,16 +15,15 @@ import math
 
 from flexmeter.estimation.blocks import dot
 from flexmeter.powerflow.lanes import (
-    LANES,
-    FloatArray,
+    WorkArray,
     inlined,
     lane,
     load,
     routine,
-    splat,
     square_root,
     store,
     where_positive,
+    width,
     with_lane,
 )
 
@@ -48,8 +47,8 @@ def wrapped(angle: float) -> float:
 @routine
 def angle_off(reading: float, re: float, im: float) -> float:
     """Return what an angle reading differs from the angle of re + j im, the short way round."""
-    off = splat(0.0)
-    for k in range(LANES):
+    off = re
+    for k in range(width(re)):
         off = with_lane(off, k, wrapped(lane(reading, k) - math.atan2(lane(im, k), lane(re, k))))
     return off
 
@@ -57,7 +56,7 @@ def angle_off(reading: float, re: float, im: float) -> float:
 @inlined
 def off_by(reading: float, kind: int, v_re: float, v_im: float, j_re: float, j_im: float) -> float:
     """Return the reading minus what a phase's voltage and current say it should be."""
-    value = splat(0.0)
+    value = 0.0
     if kind == ACTIVE:
         value = v_re * j_re + v_im * j_im
     elif kind == REACTIVE:
@@ -80,7 +79,7 @@ def off_by(reading: float, kind: int, v_re: float, v_im: float, j_re: float, j_i
 
 
 @inlined
-def across(w: FloatArray, at: int, plus: int, minus: int) -> tuple[float, float]:
+def across(w: WorkArray, at: int, plus: int, minus: int) -> tuple[float, float]:
     """Return a phase of a three-phase vector, or its difference to another one."""
     re, im = load(w, at + 2 * plus), load(w, at + 2 * plus + 1)
     if minus >= 0:
@@ -90,23 +89,23 @@ def across(w: FloatArray, at: int, plus: int, minus: int) -> tuple[float, float]
 
 
 @inlined
-def put_gradient(w: FloatArray, at: int, plus: int, minus: int, re: float, im: float) -> None:
+def put_gradient(w: WorkArray, at: int, plus: int, minus: int, re: float, im: float) -> None:
     """Write a gradient with respect to a phase, or the difference of two."""
     store(w, at + 2 * plus, re)
     store(w, at + 2 * plus + 1, im)
     if minus >= 0:
-        store(w, at + 2 * minus, splat(0.0) - re)
-        store(w, at + 2 * minus + 1, splat(0.0) - im)
+        store(w, at + 2 * minus, -re)
+        store(w, at + 2 * minus + 1, -im)
 
 
 @routine
-def linearise(w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int, j: int) -> float:
+def linearise(w: WorkArray, at: int, kind: int, phase: int, minus: int, v: int, j: int) -> float:
     """Write H_V and H_J at the present point; return the residual. `minus` is a voltmeter's other phase, or -1."""
     for k in range(12):
-        store(w, at + H_V + k, splat(0.0))
+        store(w, at + H_V + k, 0.0)
     v_re, v_im = across(w, v, phase, minus)
     j_re, j_im = across(w, j, phase, -1)
-    one, zero = splat(1.0), splat(0.0)
+    one, zero = 1.0, 0.0
     if kind == ACTIVE:
         put_gradient(w, at + H_V, phase, -1, j_re, j_im)
         put_gradient(w, at + H_J, phase, -1, v_re, v_im)
@@ -115,7 +114,7 @@ def linearise(w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int,
         put_gradient(w, at + H_J, phase, -1, v_im, zero - v_re)
     elif kind in (CURRENT, CURRENT_ANGLE):
         size = square_root(j_re * j_re + j_im * j_im)
-        size = where_positive(size - splat(SMALLEST_A), size, splat(SMALLEST_A))
+        size = where_positive(size - SMALLEST_A, size, SMALLEST_A)
         if kind == CURRENT:
             put_gradient(w, at + H_J, phase, -1, j_re / size, j_im / size)
         else:
@@ -135,17 +134,17 @@ def linearise(w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int,
 
 
 @routine
-def flow_up(w: FloatArray, at: int, residual: float, a: int, r: int, information: int, b: int, eta: int) -> None:
+def flow_up(w: WorkArray, at: int, residual: float, a: int, r: int, information: int, b: int, eta: int) -> None:
     """Update a message (A, R, L, b, eta at these places) with the meter, whose H is set."""
     for i in range(6):
-        g, h = splat(0.0), load(w, at + H_V + i)
+        g, h = 0.0, load(w, at + H_V + i)
         for k in range(6):
             g = g + load(w, r + 6 * i + k) * load(w, at + H_J + k)
             h = h + load(w, a + 6 * k + i) * load(w, at + H_J + k)
         store(w, at + G + i, g)
         store(w, at + H + i, h)
     spread = dot(w, at + H_J, at + G) + load(w, at + VARIANCE)
-    inverse = load(w, at + KNOWN) / where_positive(spread, spread, splat(1.0))
+    inverse = load(w, at + KNOWN) / where_positive(spread, spread, 1.0)
     rho = residual - dot(w, at + H_J, b)
     store(w, at + RHO, rho)
     store(w, at + INVERSE, inverse)
@@ -161,7 +160,7 @@ def flow_up(w: FloatArray, at: int, residual: float, a: int, r: int, information
 
 
 @routine
-def flow_down(w: FloatArray, at: int, dv: int, force: int) -> None:
+def flow_down(w: WorkArray, at: int, dv: int, force: int) -> None:
     """Turn the force above the meter into the one below it."""
     mu = load(w, at + RHO) - dot(w, at + G, force) - dot(w, at + H, dv)
     mu = mu * load(w, at + INVERSE)
@@ -170,12 +169,12 @@ def flow_down(w: FloatArray, at: int, dv: int, force: int) -> None:
 
 
 @routine
-def flow_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, scratch: int) -> None:
+def flow_psi(w: WorkArray, at: int, vv: int, vl: int, ll: int, scratch: int) -> None:
     """Turn Psi above the meter into the one below it."""
     inverse = load(w, at + INVERSE)
-    size = splat(0.0)
+    size = 0.0
     for i in range(6):
-        c, d = splat(0.0), splat(0.0)
+        c, d = 0.0, 0.0
         for k in range(6):
             c = c + load(w, vv + 6 * i + k) * load(w, at + H + k) + load(w, vl + 6 * i + k) * load(w, at + G + k)
             d = d + load(w, vl + 6 * k + i) * load(w, at + H + k) + load(w, ll + 6 * i + k) * load(w, at + G + k)
@@ -193,24 +192,24 @@ def flow_psi(w: FloatArray, at: int, vv: int, vl: int, ll: int, scratch: int) ->
 
 
 @routine
-def flow_misfit(w: FloatArray, at: int, kind: int, phase: int, minus: int, v: int, j: int) -> tuple[float, float]:
+def flow_misfit(w: WorkArray, at: int, kind: int, phase: int, minus: int, v: int, j: int) -> tuple[float, float]:
     """Return the meter's part of J, and by how much an exact reading is missed, squared."""
     v_re, v_im = across(w, v, phase, minus)
     j_re, j_im = across(w, j, phase, -1)
     off = off_by(load(w, at + READING), kind, v_re, v_im, j_re, j_im)
     known, variance = load(w, at + KNOWN), load(w, at + VARIANCE)
     inexact = variance * known
-    part = where_positive(inexact, off * off / where_positive(inexact, inexact, splat(1.0)), splat(0.0))
-    return part, where_positive(variance, splat(0.0), off * off * known)
+    part = where_positive(inexact, off * off / where_positive(inexact, inexact, 1.0), 0.0)
+    return part, where_positive(variance, 0.0, off * off * known)
 
 
 @routine
-def quadratic_form(w: FloatArray, on_v: int, on_j: int, vv: int, jv: int, jj: int) -> float:
+def quadratic_form(w: WorkArray, on_v: int, on_j: int, vv: int, jv: int, jj: int) -> float:
     """Return the variance of on_v' V + on_j' J."""
-    total = splat(0.0)
+    total = 0.0
     for i in range(6):
         x, y = load(w, on_v + i), load(w, on_j + i)
-        one, two, three = splat(0.0), splat(0.0), splat(0.0)
+        one, two, three = 0.0, 0.0, 0.0
         for k in range(6):
             one = one + load(w, vv + 6 * i + k) * load(w, on_v + k)
             two = two + load(w, jv + 6 * i + k) * load(w, on_v + k)

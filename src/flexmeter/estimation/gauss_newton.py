@@ -30,10 +30,10 @@ from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
 from flexmeter.powerflow.lanes import (
-    LANES,
     ComplexArray,
     FloatArray,
     IntArray,
+    WorkArray,
     inlined,
     kernel,
     lanes_left,
@@ -43,6 +43,7 @@ from flexmeter.powerflow.lanes import (
     routine,
     splat,
     store,
+    width,
 )
 
 
@@ -66,7 +67,7 @@ class Solution(NamedTuple):
 def estimate_blocks(
     first_block: int,
     last_block: int,
-    w: FloatArray,
+    w: WorkArray,
     m: EstimatorModel,
     wanted: Wanted,
     readings: Readings,
@@ -76,12 +77,12 @@ def estimate_blocks(
     deviations: Deviations,
     joint: Joint,
 ) -> None:
-    """Estimate the scenarios of some blocks of `LANES`."""
+    """Estimate the scenarios of some blocks."""
     n_scenario = readings.value.shape[1]
     at = places(m)
     for block in range(first_block, last_block):
-        start = block * LANES
-        count = lanes_left(n_scenario - start)
+        start = block * width(w)
+        count = lanes_left(w, n_scenario - start)
         level = read_meters(w, at, m, readings, start, count)
         read_flows(w, at, m, readings, start, count)
         start_state(w, at, m, readings, start, count, level)
@@ -104,7 +105,7 @@ def estimate_blocks(
 
 
 @routine
-def correct(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
+def correct(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
     """Move the state to what the level above answers: the steps follow from the root's alone, all b and eta are 0."""
     for k in range(len(m.parent)):
         clear(w, at.bus + BUS * k + BUS_B2, 6)
@@ -114,17 +115,17 @@ def correct(w: FloatArray, at: Places, m: EstimatorModel, above: FloatArray, sta
     for k in range(len(m.aggregate_bus)):
         clear(w, at.aggregate + AGGREGATE * k + MESSAGE_B, 6)
     for flow in range(len(m.flow_kind)):
-        store(w, at.flow + FLOW * flow + RHO, splat(0.0))
+        store(w, at.flow + FLOW * flow + RHO, 0.0)
     psi_of_root(w, at, m, at.scratch)
     correct_root(w, at.bus, at.correction, at.scratch, above, start, count)
     steps_down(w, at, m)
     if len(m.ties.one) > 0:
         close_ties(w, at, m)
-    move(w, at, m, splat(1.0))
+    move(w, at, m, splat(w, 1.0))
 
 
 @inlined
-def write_solution(w: FloatArray, at: Places, m: EstimatorModel, out: Solution, start: int, count: int) -> None:
+def write_solution(w: WorkArray, at: Places, m: EstimatorModel, out: Solution, start: int, count: int) -> None:
     """Write voltages, currents, and whether the head was observable."""
     n, n_leaf = len(m.parent), len(m.leaf_plus)
     for k in range(n):

@@ -11,7 +11,7 @@ from flexmeter.estimation.flow import CURRENT_ANGLE, FLOW, KNOWN, READING, VARIA
 from flexmeter.estimation.leaf import DV, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_DJ, BUS_DV
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, store, take, where_positive
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, store, take, where_positive
 
 ROOT_3, NAN = 3.0**0.5, float("nan")
 
@@ -37,39 +37,39 @@ class Readings(NamedTuple):
 
 
 @inlined
-def read_power(w: FloatArray, at: int, part: int, value: float, sigma: float, mean: float, spread: float) -> None:
+def read_power(w: WorkArray, at: int, part: int, value: float, sigma: float, mean: float, spread: float) -> None:
     """Store a power reading and its variance, or the forecast where the reading is missing (nan)."""
-    known = where_positive(value * value + splat(1.0), splat(1.0), splat(0.0))
-    store(w, at + POWER + part, where_positive(known, value, splat(mean)))
-    store(w, at + POWER_VARIANCE + part, where_positive(known, sigma * sigma, splat(spread * spread)))
+    known = where_positive(value * value + 1.0, 1.0, 0.0)
+    store(w, at + POWER + part, where_positive(known, value, mean))
+    store(w, at + POWER_VARIANCE + part, where_positive(known, sigma * sigma, spread * spread))
 
 
 @routine
-def read_meters(w: FloatArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int) -> float:
+def read_meters(w: WorkArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int) -> float:
     """Fill leaves and aggregates with readings; return the mean of the voltages read [pu], 1 where there is none."""
     value, sigma = readings.value, readings.sigma
-    total, number = splat(0.0), splat(0.0)
+    total, number = 0.0, 0.0
     for k in range(len(m.parent)):
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             here = at.leaf + LEAF * leaf
             clear(w, here + DV, 4)
-            missing = splat(NAN)
+            missing = NAN
             p, sp, q, sq = missing, missing, missing, missing
             if m.row_p[leaf] >= 0:
-                p, sp = take(value, m.row_p[leaf], start, count), take(sigma, m.row_p[leaf], start, count)
+                p, sp = take(w, value, m.row_p[leaf], start, count), take(w, sigma, m.row_p[leaf], start, count)
             if m.row_q[leaf] >= 0:
-                q, sq = take(value, m.row_q[leaf], start, count), take(sigma, m.row_q[leaf], start, count)
+                q, sq = take(w, value, m.row_q[leaf], start, count), take(w, sigma, m.row_q[leaf], start, count)
             read_power(w, here, 0, p, sp, m.forecast[leaf, 0], m.forecast[leaf, 1])
             read_power(w, here, 1, q, sq, m.forecast[leaf, 2], m.forecast[leaf, 3])
-            store(w, here + MAGNITUDE, splat(0.0))
-            store(w, here + WEIGHT, splat(0.0))
+            store(w, here + MAGNITUDE, 0.0)
+            store(w, here + WEIGHT, 0.0)
             if m.row_v[leaf] >= 0:
-                v, sv = take(value, m.row_v[leaf], start, count), take(sigma, m.row_v[leaf], start, count)
-                known = where_positive(v, splat(1.0), splat(0.0))
+                v, sv = take(w, value, m.row_v[leaf], start, count), take(w, sigma, m.row_v[leaf], start, count)
+                known = where_positive(v, 1.0, 0.0)
                 scale = 1.0 / m.nominal[k] if m.leaf_minus[leaf] < 0 else 1.0 / (m.nominal[k] * ROOT_3)
-                v = where_positive(known, v, splat(0.0))
+                v = where_positive(known, v, 0.0)
                 store(w, here + MAGNITUDE, v)
-                store(w, here + WEIGHT, where_positive(known, splat(1.0) / (sv * sv), splat(0.0)))
+                store(w, here + WEIGHT, where_positive(known, 1.0 / (sv * sv), 0.0))
                 total, number = total + v * scale, number + known
     for k in range(len(m.aggregate_bus)):
         here = at.aggregate + AGGREGATE * k
@@ -79,25 +79,25 @@ def read_meters(w: FloatArray, at: Places, m: EstimatorModel, readings: Readings
         for phase in range(3):
             v = load(w, here + Z_V + phase)
             total = total + v * (1.0 / m.nominal[m.aggregate_bus[k]])
-            number = number + where_positive(v, splat(1.0), splat(0.0))
-    return where_positive(number, total / where_positive(number, number, splat(1.0)), splat(1.0))
+            number = number + where_positive(v, 1.0, 0.0)
+    return where_positive(number, total / where_positive(number, number, 1.0), 1.0)
 
 
 @routine
-def read_flows(w: FloatArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int) -> None:
+def read_flows(w: WorkArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int) -> None:
     """Fill the meters on branches with readings."""
     for k in range(len(m.parent)):
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             here, bus = at.flow + FLOW * flow, at.bus + BUS * k
             clear(w, bus + BUS_DV, 6)
             clear(w, bus + BUS_DJ, 6)
-            z = take(readings.value, m.flow_row[flow], start, count)
+            z = take(w, readings.value, m.flow_row[flow], start, count)
             if m.flow_kind[flow] == CURRENT_ANGLE:
                 z = z + (0.0 if m.flow_sign[flow] > 0 else math.pi)
             else:
                 z = z * m.flow_sign[flow]
-            deviation = take(readings.sigma, m.flow_row[flow], start, count)
-            known = where_positive(z * z + splat(1.0), splat(1.0), splat(0.0))
+            deviation = take(w, readings.sigma, m.flow_row[flow], start, count)
+            known = where_positive(z * z + 1.0, 1.0, 0.0)
             store(w, here + KNOWN, known)
-            store(w, here + READING, where_positive(known, z, splat(0.0)))
-            store(w, here + VARIANCE, where_positive(known, deviation * deviation, splat(0.0)))
+            store(w, here + READING, where_positive(known, z, 0.0))
+            store(w, here + VARIANCE, where_positive(known, deviation * deviation, 0.0))

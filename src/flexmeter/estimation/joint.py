@@ -21,7 +21,7 @@ from flexmeter.estimation.response import (
     read_leaf,
     read_losses,
 )
-from flexmeter.powerflow.lanes import FloatArray, IntArray, inlined, load, put, routine, splat, store, take
+from flexmeter.powerflow.lanes import FloatArray, IntArray, WorkArray, inlined, load, put, routine, store, take
 
 
 class Joint(NamedTuple):
@@ -41,7 +41,7 @@ class Joint(NamedTuple):
 
 @routine
 def write_joint(
-    w: FloatArray, at: Places, m: EstimatorModel, joint: Joint, above: FloatArray, start: int, count: int
+    w: WorkArray, at: Places, m: EstimatorModel, joint: Joint, above: FloatArray, start: int, count: int
 ) -> None:
     """Write what is asked for, from the last factor."""
     n = len(joint.bus)
@@ -61,7 +61,7 @@ def write_joint(
             put(joint.covariance, n * i + j, start, count, value)
     for i in range(n):
         for j in range(n):
-            value = take(joint.covariance, n * i + j, start, count) - told_above(w, at, i, j, above, start, count)
+            value = take(w, joint.covariance, n * i + j, start, count) - told_above(w, at, i, j, above, start, count)
             put(joint.covariance, n * i + j, start, count, value)
     if len(joint.losses) > 0:
         clear_sources(w, at, m)
@@ -73,7 +73,7 @@ def write_joint(
 
 
 @inlined
-def note_touch(w: FloatArray, at: Places, i: int, above: FloatArray) -> None:
+def note_touch(w: WorkArray, at: Places, i: int, above: FloatArray) -> None:
     """Keep what quantity i has to do with the head's nine."""
     if len(above) > 0:
         for row in range(9):
@@ -81,13 +81,13 @@ def note_touch(w: FloatArray, at: Places, i: int, above: FloatArray) -> None:
 
 
 @inlined
-def told_above(w: FloatArray, at: Places, i: int, j: int, above: FloatArray, start: int, count: int) -> float:
+def told_above(w: WorkArray, at: Places, i: int, j: int, above: FloatArray, start: int, count: int) -> float:
     """Return the covariance of two quantities that the answer from above takes away."""
-    total = splat(0.0)
+    total = 0.0
     if len(above) > 0:
         for row in range(9):
             for column in range(9):
                 k = 9 * row + column
-                weight = take(above, PRECISION + k, start, count) - take(above, ANSWER + k, start, count)
+                weight = take(w, above, PRECISION + k, start, count) - take(w, above, ANSWER + k, start, count)
                 total = total + load(w, at.touch + 9 * i + row) * weight * load(w, at.touch + 9 * j + column)
     return total

@@ -13,7 +13,7 @@ semidefinite inverse (R^-1 + L)^-1 has the closed form used here, which needs no
 from __future__ import annotations
 
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, square_root, store, where_positive
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, square_root, store, where_positive
 
 Pair = tuple[float, float]
 Square = tuple[float, float, float, float]
@@ -28,26 +28,26 @@ LEAF = 38
 
 
 @inlined
-def pair(w: FloatArray, at: int) -> Pair:
+def pair(w: WorkArray, at: int) -> Pair:
     """Load two items."""
     return load(w, at), load(w, at + 1)
 
 
 @inlined
-def square(w: FloatArray, at: int) -> Square:
+def square(w: WorkArray, at: int) -> Square:
     """Load a 2x2 block."""
     return load(w, at), load(w, at + 1), load(w, at + 2), load(w, at + 3)
 
 
 @inlined
-def put_pair(w: FloatArray, at: int, x: Pair) -> None:
+def put_pair(w: WorkArray, at: int, x: Pair) -> None:
     """Store two items."""
     store(w, at, x[0])
     store(w, at + 1, x[1])
 
 
 @inlined
-def put_square(w: FloatArray, at: int, x: Square) -> None:
+def put_square(w: WorkArray, at: int, x: Square) -> None:
     """Store a 2x2 block."""
     store(w, at, x[0])
     store(w, at + 1, x[1])
@@ -105,17 +105,17 @@ def on_transposed(x: Square, y: Pair) -> Pair:
 @inlined
 def impedance(z: FloatArray) -> Square:
     """Return the real form of r + j x."""
-    return splat(z[0]), splat(-z[1]), splat(z[1]), splat(z[0])
+    return z[0], -z[1], z[1], z[0]
 
 
 @inlined
-def meter_message(w: FloatArray, at: int) -> tuple[Square, Square, Square, Pair, Pair]:
+def meter_message(w: WorkArray, at: int) -> tuple[Square, Square, Square, Pair, Pair]:
     """Return (A, R, L, b, eta) of the meter at the end of the leaf."""
     v, i = pair(w, at + V), pair(w, at + I)
-    inverse2 = splat(1.0) / (v[0] * v[0] + v[1] * v[1])
+    inverse2 = 1.0 / (v[0] * v[0] + v[1] * v[1])
     magnitude = square_root(v[0] * v[0] + v[1] * v[1])
     c = ((i[0] * v[0] - i[1] * v[1]) * inverse2, (i[0] * v[1] + i[1] * v[0]) * inverse2)
-    a = (splat(0.0) - c[0], splat(0.0) - c[1], splat(0.0) - c[1], c[0])
+    a = (-c[0], -c[1], -c[1], c[0])
     p = load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])
     q = load(w, at + POWER + 1) - (v[1] * i[0] - v[0] * i[1])
     b = ((p * v[0] + q * v[1]) * inverse2, (p * v[1] - q * v[0]) * inverse2)
@@ -134,10 +134,10 @@ def cross_leaf(
 ) -> tuple[Square, Square, Square, Square, Pair, Pair]:
     """Return (M, A2, R2, L2, b2, eta2): the message on the bus side of the leaf's impedance."""
     zz = impedance(z)
-    one = (splat(1.0), splat(0.0), splat(0.0), splat(1.0))
+    one = (1.0, 0.0, 0.0, 1.0)
     d = plus(one, times(a, zz))
-    scale = splat(1.0) / determinant(d)
-    m = (d[3] * scale, splat(0.0) - d[1] * scale, splat(0.0) - d[2] * scale, d[0] * scale)
+    scale = 1.0 / determinant(d)
+    m = (d[3] * scale, -d[1] * scale, -d[2] * scale, d[0] * scale)
     a1 = times(m, a)
     r1 = times(times(m, r), transposed(m))
     n = minus(one, times(zz, a1))
@@ -145,7 +145,7 @@ def cross_leaf(
     inside = times(transposed(zz), lz)
     det = determinant(r1)
     trace = inside[0] * r1[0] + inside[1] * r1[2] + inside[2] * r1[1] + inside[3] * r1[3]
-    scale = splat(1.0) / (splat(1.0) + trace + det * determinant(inside))
+    scale = 1.0 / (1.0 + trace + det * determinant(inside))
     off = (r1[1] - det * inside[1]) * scale
     r2 = ((r1[0] + det * inside[3]) * scale, off, off, (r1[3] + det * inside[0]) * scale)
     p = times(r2, transposed(lz))
@@ -160,7 +160,7 @@ def cross_leaf(
 
 
 @routine
-def leaf_up(w: FloatArray, at: int, z: FloatArray, bus: int, phase: int, other: int) -> None:
+def leaf_up(w: WorkArray, at: int, z: FloatArray, bus: int, phase: int, other: int) -> None:
     """Work out the leaf's message, keep what the way down needs, add the rest to the bus (see `places`)."""
     a, r, information, b, eta = meter_message(w, at)
     put_square(w, at + L, information)
@@ -185,7 +185,7 @@ def leaf_up(w: FloatArray, at: int, z: FloatArray, bus: int, phase: int, other: 
 
 
 @inlined
-def add_square(w: FloatArray, block: int, row: int, column: int, x: Square, sign: float) -> None:
+def add_square(w: WorkArray, block: int, row: int, column: int, x: Square, sign: float) -> None:
     """Add a 2x2 block to a phase pair of a 6x6 block."""
     first = block + 12 * row + 2 * column
     store(w, first, load(w, first) + x[0] * sign)
@@ -195,7 +195,7 @@ def add_square(w: FloatArray, block: int, row: int, column: int, x: Square, sign
 
 
 @inlined
-def add_between(w: FloatArray, block: int, phase: int, other: int, x: Square) -> None:
+def add_between(w: WorkArray, block: int, phase: int, other: int, x: Square) -> None:
     """Add the rest of what a block between two phases is, beside its part at the first."""
     add_square(w, block, other, other, x, 1.0)
     add_square(w, block, phase, other, x, -1.0)
@@ -203,14 +203,14 @@ def add_between(w: FloatArray, block: int, phase: int, other: int, x: Square) ->
 
 
 @inlined
-def add_pair(w: FloatArray, at: int, x: Pair, sign: float) -> None:
+def add_pair(w: WorkArray, at: int, x: Pair, sign: float) -> None:
     """Add two items."""
     store(w, at, load(w, at) + x[0] * sign)
     store(w, at + 1, load(w, at + 1) + x[1] * sign)
 
 
 @inlined
-def between(w: FloatArray, vector: int, phase: int, other: int) -> Pair:
+def between(w: WorkArray, vector: int, phase: int, other: int) -> Pair:
     """Return the part of a three-phase vector that the leaf sees."""
     x = pair(w, vector + 2 * phase)
     if other >= 0:
@@ -220,7 +220,7 @@ def between(w: FloatArray, vector: int, phase: int, other: int) -> Pair:
 
 
 @routine
-def leaf_down(w: FloatArray, at: int, z: FloatArray, bus: int, phase: int, other: int) -> None:
+def leaf_down(w: WorkArray, at: int, z: FloatArray, bus: int, phase: int, other: int) -> None:
     """Write the leaf's steps: dI = A2 dV_bus + b2 + R2 lambda, dV = dV_bus - z dI."""
     dv, force = between(w, bus + BUS_DV, phase, other), between(w, bus + BUS_LAMBDA, phase, other)
     x, y, b = on(square(w, at + A), dv), on(square(w, at + R), force), pair(w, at + B)
@@ -231,7 +231,7 @@ def leaf_down(w: FloatArray, at: int, z: FloatArray, bus: int, phase: int, other
 
 
 @inlined
-def power_after(w: FloatArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
+def power_after(w: WorkArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
     """Return P and Q after a step, without the product of the two changes: see `powered_current`."""
     v_re, v_im = load(w, v), load(w, v + 1)
     i_re, i_im = load(w, i), load(w, i + 1)
@@ -243,7 +243,7 @@ def power_after(w: FloatArray, v: int, i: int, dv: int, di: int, step: float) ->
 
 
 @inlined
-def powered_current(w: FloatArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
+def powered_current(w: WorkArray, v: int, i: int, dv: int, di: int, step: float) -> Pair:
     """Return the current that draws `power_after` at V + step dV.
 
     A step is linear in the powers rather than in the currents: a power known well is then met at once, however far
@@ -251,17 +251,17 @@ def powered_current(w: FloatArray, v: int, i: int, dv: int, di: int, step: float
     """
     p, q = power_after(w, v, i, dv, di, step)
     re, im = load(w, v) + step * load(w, dv), load(w, v + 1) + step * load(w, dv + 1)
-    inverse2 = splat(1.0) / (re * re + im * im)
+    inverse2 = 1.0 / (re * re + im * im)
     i_re = where_positive(step, (p * re + q * im) * inverse2, load(w, i))  # no step changes not even the last digit
     i_im = where_positive(step, (p * im - q * re) * inverse2, load(w, i + 1))
     return i_re, i_im
 
 
 @inlined
-def move_leaf(w: FloatArray, at: int, step: float, powered: bool) -> None:
+def move_leaf(w: WorkArray, at: int, step: float, powered: bool) -> None:
     """Take the step, `powered` or with a linear current; leave in DI what the current differs from the linear one."""
     i = (load(w, at + I) + step * load(w, at + DI), load(w, at + I + 1) + step * load(w, at + DI + 1))
-    change = (splat(0.0), splat(0.0))
+    change = (0.0, 0.0)
     if powered:
         better = powered_current(w, at + V, at + I, at + DV, at + DI, step)
         change = (better[0] - i[0], better[1] - i[1])
@@ -273,7 +273,7 @@ def move_leaf(w: FloatArray, at: int, step: float, powered: bool) -> None:
 
 
 @inlined
-def misfits(w: FloatArray, at: int) -> tuple[float, float, float]:
+def misfits(w: WorkArray, at: int) -> tuple[float, float, float]:
     """Return reading minus model of P, Q and |V|."""
     v, i = pair(w, at + V), pair(w, at + I)
     p = load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])
@@ -282,7 +282,7 @@ def misfits(w: FloatArray, at: int) -> tuple[float, float, float]:
 
 
 @inlined
-def leaf_objective(w: FloatArray, at: int) -> float:
+def leaf_objective(w: WorkArray, at: int) -> float:
     """Return the leaf's part of J; exact readings (variance 0) have no part."""
     p, q, u = misfits(w, at)
     total = u * u * load(w, at + WEIGHT)
@@ -291,14 +291,14 @@ def leaf_objective(w: FloatArray, at: int) -> float:
 
 
 @inlined
-def leaf_violation(w: FloatArray, at: int) -> float:
+def leaf_violation(w: WorkArray, at: int) -> float:
     """Return by how much exact readings are missed, squared."""
     p, q, _ = misfits(w, at)
-    total = where_positive(load(w, at + POWER_VARIANCE), splat(0.0), p * p)
-    return total + where_positive(load(w, at + POWER_VARIANCE + 1), splat(0.0), q * q)
+    total = where_positive(load(w, at + POWER_VARIANCE), 0.0, p * p)
+    return total + where_positive(load(w, at + POWER_VARIANCE + 1), 0.0, q * q)
 
 
 @inlined
 def squared_over(x: float, variance: float) -> float:
     """Return x^2 / variance, 0 where the variance is 0."""
-    return where_positive(variance, x * x / where_positive(variance, variance, splat(1.0)), splat(0.0))
+    return where_positive(variance, x * x / where_positive(variance, variance, 1.0), 0.0)

@@ -56,11 +56,11 @@ from flexmeter.estimation.places import (
     BUS_SHUNT,
     BUS_V,
 )
-from flexmeter.powerflow.lanes import FloatArray, load, routine, store
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, routine, store
 
 
 @routine
-def cross(w: FloatArray, bus: int, z: FloatArray, scratch: int) -> None:
+def cross(w: WorkArray, bus: int, z: FloatArray, scratch: int) -> None:
     """Carry the bus's message across its edge: writes M, A2, R2, B2; L2 and eta2 go to the first scratch items."""
     l2, eta2 = scratch, scratch + BLOCK
     a1, n, c, zc = scratch + 2 * BLOCK, scratch + 3 * BLOCK, scratch + 4 * BLOCK, scratch + 5 * BLOCK
@@ -104,7 +104,7 @@ def cross(w: FloatArray, bus: int, z: FloatArray, scratch: int) -> None:
 
 
 @routine
-def hand_up(w: FloatArray, bus: int, parent: int, scratch: int, transfer: FloatArray, has_transfer: int) -> None:
+def hand_up(w: WorkArray, bus: int, parent: int, scratch: int, transfer: FloatArray, has_transfer: int) -> None:
     """Add the crossed message (A2, R2, B2 and scratch) to the parent, through the transformer if there is one."""
     a2, r2, b2, l2, eta2 = bus + BUS_A2, bus + BUS_R2, bus + BUS_B2, scratch, scratch + BLOCK
     if has_transfer:
@@ -126,7 +126,7 @@ def hand_up(w: FloatArray, bus: int, parent: int, scratch: int, transfer: FloatA
 
 
 @routine
-def step_down(w: FloatArray, bus: int, dv: int, force: int, z: FloatArray, scratch: int) -> None:
+def step_down(w: WorkArray, bus: int, dv: int, force: int, z: FloatArray, scratch: int) -> None:
     """Write the bus's steps dV, dJ and its lambda, from T dV_parent (dv) and T lambda_parent (force)."""
     drop, pull = scratch + 12, scratch + 18
     apply(w, bus + BUS_DJ, bus + BUS_A2, dv)
@@ -145,7 +145,7 @@ def step_down(w: FloatArray, bus: int, dv: int, force: int, z: FloatArray, scrat
 
 
 @routine
-def add_shunt(w: FloatArray, bus: int, admittance: FloatArray, scratch: int) -> None:
+def add_shunt(w: WorkArray, bus: int, admittance: FloatArray, scratch: int) -> None:
     """Add a shunt to the bus's message: A += Y, b += Y V - its present current."""
     for i in range(6):
         for j in range(6):
@@ -158,7 +158,7 @@ def add_shunt(w: FloatArray, bus: int, admittance: FloatArray, scratch: int) -> 
 
 
 @routine
-def step_shunt(w: FloatArray, bus: int, admittance: FloatArray, step: float, scratch: int) -> None:
+def step_shunt(w: WorkArray, bus: int, admittance: FloatArray, step: float, scratch: int) -> None:
     """Move the shunt's current towards Y (V + dV) by a step; call before V moves."""
     for k in range(6):
         store(w, scratch + k, load(w, bus + BUS_V + k) + load(w, bus + BUS_DV + k))

@@ -11,7 +11,7 @@ from flexmeter.estimation.leaf import LEAF
 from flexmeter.estimation.places import BUS, COLUMN, RESPONSE, SCRATCH, WIDE
 from flexmeter.estimation.root import ROOT
 from flexmeter.estimation.ties import Ties
-from flexmeter.powerflow.lanes import LANES, FloatArray, IntArray, inlined
+from flexmeter.powerflow.lanes import FloatArray, IntArray, inlined
 
 
 class EstimatorModel(NamedTuple):
@@ -61,7 +61,7 @@ def work_size(m: EstimatorModel, n_joint: int = 0) -> int:
         items += 4 * strands**2 + 2 * strands + 9 * n_joint
     if strands:
         items += COLUMN * n * (2 * strands + 9)
-    return items * LANES
+    return items
 
 
 HEAD_JOINT = 72

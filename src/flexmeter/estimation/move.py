@@ -10,7 +10,7 @@ from flexmeter.estimation.message import step_shunt
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_BASE, BUS_DJ, BUS_DV, BUS_J, BUS_SHUNT, BUS_V
 from flexmeter.estimation.start import follow_edge, sum_up
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, square_root, store
+from flexmeter.powerflow.lanes import WorkArray, inlined, load, routine, square_root, store
 from flexmeter.powerflow.sweep import larger
 
 SHUNT_ROUNDS = 2
@@ -18,7 +18,7 @@ SHUNT_ROUNDS = 2
 
 
 @routine
-def keep(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def keep(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Remember the state for `restore`."""
     for k in range(len(m.parent)):
         copy(w, at.bus + BUS * k + BUS_BASE, at.bus + BUS * k + BUS_V, 18)  # V, J and the shunt's current
@@ -30,7 +30,7 @@ def keep(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def restore(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def restore(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Return to the state that was kept; the steps are lost."""
     for k in range(len(m.parent)):
         copy(w, at.bus + BUS * k + BUS_V, at.bus + BUS * k + BUS_BASE, 18)
@@ -42,13 +42,13 @@ def restore(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def move(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> float:
+def move(w: WorkArray, at: Places, m: EstimatorModel, step: float) -> float:
     """Take the step; return the largest full move of a voltage [pu]: a damped step is not convergence.
 
     Currents are chosen such that powers change linearly, see `leaf.powered_current`, and edges and voltages follow
     them; with ties, which would open by it, currents change linearly.
     """
-    moved, powered, shunts = splat(0.0), len(m.ties.one) == 0, False
+    moved, powered, shunts = 0.0, len(m.ties.one) == 0, False
     for k in range(len(m.aggregate_bus)):
         move_aggregate(w, at.aggregate + AGGREGATE * k, at.bus + BUS * m.aggregate_bus[k], step, powered)
     for k in range(len(m.parent)):
@@ -78,7 +78,7 @@ def move(w: FloatArray, at: Places, m: EstimatorModel, step: float) -> float:
 
 
 @routine
-def follow_currents(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def follow_currents(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Let edges and voltages follow changes of the currents: DI of leaves, STEP of aggregates, DJ of buses."""
     n = len(m.parent)
     for k in range(len(m.aggregate_bus)):
@@ -107,7 +107,7 @@ def follow_currents(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @inlined
-def follow_shunts(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def follow_shunts(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Let the shunts' currents follow the change DV of their voltages, and everything else these currents."""
     for leaf in range(len(m.leaf_plus)):
         clear(w, at.leaf + LEAF * leaf + DI, 2)

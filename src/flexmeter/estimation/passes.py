@@ -21,11 +21,11 @@ from flexmeter.estimation.places import (
     BUS_R,
     BUS_V,
 )
-from flexmeter.powerflow.lanes import FloatArray, routine
+from flexmeter.powerflow.lanes import WorkArray, routine
 
 
 @routine
-def messages_up(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def messages_up(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Collect the messages of all leaves, aggregates, shunts and buses at the root."""
     n = len(m.parent)
     for k in range(n):
@@ -49,7 +49,7 @@ def messages_up(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def steps_down(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def steps_down(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Follow the root's step to every bus, leaf and aggregate."""
     dv, force = at.scratch, at.scratch + 6
     for k in range(len(m.parent)):

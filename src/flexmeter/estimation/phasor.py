@@ -53,16 +53,15 @@ from flexmeter.estimation.places import (
 )
 from flexmeter.estimation.root import ROOT_ANGLE, ROOT_BASIS, ROOT_PRIOR, pull, set_basis, with_prior
 from flexmeter.powerflow.lanes import (
-    LANES,
-    FloatArray,
+    WorkArray,
     inlined,
     lane,
     load,
     routine,
-    splat,
     square_root,
     store,
     where_positive,
+    width,
     with_lane,
 )
 
@@ -74,9 +73,9 @@ HELD = 1e-12
 
 
 @routine
-def free_angles(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def free_angles(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Note which scenarios have a reading that knows an angle, and turn the start to meet these readings."""
-    known, re, im = splat(0.0), splat(0.0), splat(0.0)
+    known, re, im = 0.0, 0.0, 0.0
     for k in range(len(m.parent)):
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             if m.flow_kind[flow] >= PHASOR:
@@ -84,23 +83,23 @@ def free_angles(w: FloatArray, at: Places, m: EstimatorModel) -> None:
                 known = known + load(w, here + KNOWN)
                 x, y = turn_of(w, here, m.flow_kind[flow], m.flow_phase[flow], m.flow_minus[flow], at.bus + BUS * k)
                 re, im = re + x, im + y
-    store(w, at.wide + WIDE_FREE, where_positive(known, splat(1.0), splat(0.0)))
+    store(w, at.wide + WIDE_FREE, where_positive(known, 1.0, 0.0))
     size = square_root(re * re + im * im)
-    divisor = where_positive(size, size, splat(1.0))
-    turn_all(w, at, m, where_positive(size, re / divisor, splat(1.0)), im / divisor)
+    divisor = where_positive(size, size, 1.0)
+    turn_all(w, at, m, where_positive(size, re / divisor, 1.0), im / divisor)
 
 
 @inlined
-def turn_of(w: FloatArray, here: int, kind: int, phase: int, minus: int, bus: int) -> tuple[float, float]:
+def turn_of(w: WorkArray, here: int, kind: int, phase: int, minus: int, bus: int) -> tuple[float, float]:
     """Return the phasor reading over the present value: a complex number whose angle is the turn that is missing."""
     re, im = across(w, bus + BUS_J, phase, -1)
     if kind >= VOLTAGE_REAL:
         re, im = across(w, bus + BUS_V, phase, minus)
     square = re * re + im * im
-    inverse2 = where_positive(square - splat(1e-12), load(w, here + KNOWN) / square, splat(0.0))
+    inverse2 = where_positive(square - 1e-12, load(w, here + KNOWN) / square, 0.0)
     z = load(w, here + READING)
     if kind in (CURRENT_REAL, VOLTAGE_REAL):
-        return z * re * inverse2, splat(0.0) - z * im * inverse2
+        return z * re * inverse2, -z * im * inverse2
     if kind in (CURRENT_IMAGINARY, VOLTAGE_IMAGINARY):
         return z * im * inverse2, z * re * inverse2
     x, y = unit(angle_off(z, re, im))
@@ -111,15 +110,15 @@ def turn_of(w: FloatArray, here: int, kind: int, phase: int, minus: int, bus: in
 @routine
 def unit(angle: float) -> tuple[float, float]:
     """Return cosine and sine."""
-    x, y = splat(1.0), splat(0.0)
-    for k in range(LANES):
+    x, y = angle, angle
+    for k in range(width(angle)):
         x = with_lane(x, k, math.cos(lane(angle, k)))
         y = with_lane(y, k, math.sin(lane(angle, k)))
     return x, y
 
 
 @inlined
-def turn_pairs(w: FloatArray, first: int, count: int, re: float, im: float) -> None:
+def turn_pairs(w: WorkArray, first: int, count: int, re: float, im: float) -> None:
     """Multiply complex items by re + j im."""
     for q in range(count):
         x, y = load(w, first + 2 * q), load(w, first + 2 * q + 1)
@@ -128,7 +127,7 @@ def turn_pairs(w: FloatArray, first: int, count: int, re: float, im: float) -> N
 
 
 @routine
-def turn_all(w: FloatArray, at: Places, m: EstimatorModel, re: float, im: float) -> None:
+def turn_all(w: WorkArray, at: Places, m: EstimatorModel, re: float, im: float) -> None:
     """Turn the whole state and the given angles."""
     for k in range(len(m.parent)):
         bus = at.bus + BUS * k
@@ -145,14 +144,14 @@ def turn_all(w: FloatArray, at: Places, m: EstimatorModel, re: float, im: float)
 
 
 @inlined
-def write_deltas(w: FloatArray, at: Places) -> None:
+def write_deltas(w: WorkArray, at: Places) -> None:
     """Write each phase's angle from where it should be, less their mean."""
-    total = splat(0.0)
+    total = 0.0
     for p in range(3):
         v = at.bus + BUS_V + 2 * p
         re, im = load(w, v), load(w, v + 1)
         x, y = load(w, at.root + ROOT_ANGLE + 2 * p), load(w, at.root + ROOT_ANGLE + 2 * p + 1)
-        delta = splat(0.0) - angle_off(splat(0.0), re * x + im * y, im * x - re * y)
+        delta = -angle_off(0.0, re * x + im * y, im * x - re * y)
         store(w, at.wide + WIDE_DELTA + p, delta)
         total = total + delta
     for p in range(3):
@@ -160,9 +159,9 @@ def write_deltas(w: FloatArray, at: Places) -> None:
 
 
 @routine
-def spread_objective(w: FloatArray, at: Places, symmetry: int) -> float:
+def spread_objective(w: WorkArray, at: Places, symmetry: int) -> float:
     """Return the pseudo-readings' part of J."""
-    total = splat(0.0)
+    total = 0.0
     if symmetry == 0:
         write_deltas(w, at)
         for p in range(3):
@@ -172,7 +171,7 @@ def spread_objective(w: FloatArray, at: Places, symmetry: int) -> float:
 
 
 @routine
-def spread_up(w: FloatArray, at: Places) -> None:
+def spread_up(w: WorkArray, at: Places) -> None:
     """Add the pseudo-readings to the root's message."""
     write_deltas(w, at)
     weight = load(w, at.wide + WIDE_FREE) * (1.0 / SPREAD**2)
@@ -193,15 +192,15 @@ def spread_up(w: FloatArray, at: Places) -> None:
 
 
 @inlined
-def angle_gradient(w: FloatArray, v: int) -> tuple[float, float]:
+def angle_gradient(w: WorkArray, v: int) -> tuple[float, float]:
     """Return the gradient of a voltage's angle."""
     re, im = load(w, v), load(w, v + 1)
-    inverse2 = splat(1.0) / (re * re + im * im)
-    return splat(0.0) - im * inverse2, re * inverse2
+    inverse2 = 1.0 / (re * re + im * im)
+    return -im * inverse2, re * inverse2
 
 
 @routine
-def solve_wide_root(w: FloatArray, at: Places, nominal: float, symmetry: int) -> None:
+def solve_wide_root(w: WorkArray, at: Places, nominal: float, symmetry: int) -> None:
     """Write the root's step (dV, dJ, lambda = 0) and its Psi, with the angles free where a phasor is read."""
     write_columns(w, at)
     write_gain(w, at)
@@ -220,7 +219,7 @@ def solve_wide_root(w: FloatArray, at: Places, nominal: float, symmetry: int) ->
 
 
 @inlined
-def write_columns(w: FloatArray, at: Places) -> None:
+def write_columns(w: WorkArray, at: Places) -> None:
     """Write the six directions of the head voltages: a, and i a where the angles are free."""
     free = load(w, at.wide + WIDE_FREE)
     for k in range(3):
@@ -229,18 +228,18 @@ def write_columns(w: FloatArray, at: Places) -> None:
             re, im = load(w, at.root + ROOT_BASIS + 6 * k + 2 * q), load(w, at.root + ROOT_BASIS + 6 * k + 2 * q + 1)
             store(w, own + 2 * q, re)
             store(w, own + 2 * q + 1, im)
-            store(w, turned + 2 * q, splat(0.0) - im * free)
+            store(w, turned + 2 * q, -im * free)
             store(w, turned + 2 * q + 1, re * free)
 
 
 @inlined
-def write_gain(w: FloatArray, at: Places) -> None:
+def write_gain(w: WorkArray, at: Places) -> None:
     """Write the gain c' L c of the directions and the forces c' eta on them."""
     columns, half = at.wide + WIDE_COLUMNS, at.wide + WIDE_HALF
     for k in range(6):
-        force = splat(0.0)
+        force = 0.0
         for i in range(6):
-            total = splat(0.0)
+            total = 0.0
             for j in range(6):
                 total = total + load(w, at.bus + BUS_L + 6 * i + j) * load(w, columns + 6 * k + j)
             store(w, half + 6 * k + i, total)
@@ -248,7 +247,7 @@ def write_gain(w: FloatArray, at: Places) -> None:
         store(w, at.wide + WIDE_FORCE + k, force)
     for k in range(6):
         for j in range(6):
-            total = splat(0.0)
+            total = 0.0
             for i in range(6):
                 total = total + load(w, columns + 6 * k + i) * load(w, half + 6 * j + i)
             store(w, at.wide + WIDE_GAIN + 6 * k + j, total)
@@ -256,13 +255,13 @@ def write_gain(w: FloatArray, at: Places) -> None:
 
 
 @inlined
-def eliminate(w: FloatArray, wide: int, k: int, nominal: float) -> float:
+def eliminate(w: WorkArray, wide: int, k: int, nominal: float) -> float:
     """Take one direction through the inversion of the gain; return whether it needed the prior (magnitudes only)."""
     gain = wide + WIDE_GAIN
-    pivot, helped = load(w, gain + 7 * k), splat(0.0)
+    pivot, helped = load(w, gain + 7 * k), 0.0
     if nominal > 0.0:
         pivot, helped = with_prior(pivot, nominal)
-    inverse = where_positive(pivot - load(w, wide + WIDE_DIAGONAL + k) * HELD, splat(1.0) / pivot, splat(0.0))
+    inverse = where_positive(pivot - load(w, wide + WIDE_DIAGONAL + k) * HELD, 1.0 / pivot, 0.0)
     for i in range(6):
         if i != k:
             left = load(w, gain + 6 * i + k) * inverse
@@ -272,32 +271,32 @@ def eliminate(w: FloatArray, wide: int, k: int, nominal: float) -> float:
                     store(w, here, load(w, here) - left * load(w, gain + 6 * k + j))
     for i in range(6):
         if i != k:
-            store(w, gain + 6 * i + k, splat(0.0) - load(w, gain + 6 * i + k) * inverse)
+            store(w, gain + 6 * i + k, -load(w, gain + 6 * i + k) * inverse)
             store(w, gain + 6 * k + i, load(w, gain + 6 * k + i) * inverse)
     store(w, gain + 7 * k, inverse)
     return helped
 
 
 @inlined
-def write_step(w: FloatArray, at: Places) -> None:
+def write_step(w: WorkArray, at: Places) -> None:
     """Write the step of voltage and current at the root, and Psi."""
     columns, half, inverse = at.wide + WIDE_COLUMNS, at.wide + WIDE_HALF, at.wide + WIDE_GAIN
     for i in range(6):  # half = c (c' L c)^-1
         for k in range(6):
-            total = splat(0.0)
+            total = 0.0
             for j in range(6):
                 total = total + load(w, columns + 6 * j + i) * load(w, inverse + 6 * j + k)
             store(w, half + 6 * i + k, total)
     for i in range(6):
-        step = splat(0.0)
+        step = 0.0
         for k in range(6):
             step = step + load(w, half + 6 * i + k) * load(w, at.wide + WIDE_FORCE + k)
-            total = splat(0.0)
+            total = 0.0
             for j in range(6):
                 total = total + load(w, half + 6 * i + j) * load(w, columns + 6 * j + k)
             store(w, at.wide + WIDE_PSI + 6 * i + k, total)
         store(w, at.bus + BUS_DV + i, step)
-        store(w, at.bus + BUS_LAMBDA + i, splat(0.0))
+        store(w, at.bus + BUS_LAMBDA + i, 0.0)
     for i in range(6):
         total = load(w, at.bus + BUS_B + i)
         for j in range(6):

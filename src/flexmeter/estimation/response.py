@@ -47,11 +47,11 @@ from flexmeter.estimation.places import (
     SOURCE_B,
     WIDE_PSI,
 )
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, square_root, store
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, square_root, store
 
 
 @inlined
-def psi_of_root(w: FloatArray, at: Places, m: EstimatorModel, out: int) -> None:
+def psi_of_root(w: WorkArray, at: Places, m: EstimatorModel, out: int) -> None:
     """out = Psi_VV of the root."""
     if m.phasors:
         copy(w, out, at.wide + WIDE_PSI, 36)
@@ -60,7 +60,7 @@ def psi_of_root(w: FloatArray, at: Places, m: EstimatorModel, out: int) -> None:
 
 
 @routine
-def clear_sources(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def clear_sources(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Take away everything that pushes."""
     for k in range(len(m.parent)):
         clear(w, at.response + RESPONSE * k + SOURCE_B, 24)
@@ -68,14 +68,14 @@ def clear_sources(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @inlined
-def add_pair_at(w: FloatArray, at: int, x: Pair, sign: float) -> None:
+def add_pair_at(w: WorkArray, at: int, x: Pair, sign: float) -> None:
     """Add two items."""
     store(w, at, load(w, at) + x[0] * sign)
     store(w, at + 1, load(w, at + 1) + x[1] * sign)
 
 
 @routine
-def push_flow(w: FloatArray, at: Places, flow: int, k: int) -> None:
+def push_flow(w: WorkArray, at: Places, flow: int, k: int) -> None:
     """Push on what a meter on the edge into bus k reads."""
     here = at.response + RESPONSE * k
     add(w, here + PUSH_V, at.flow + FLOW * flow + H_V, 6)
@@ -83,29 +83,29 @@ def push_flow(w: FloatArray, at: Places, flow: int, k: int) -> None:
 
 
 @inlined
-def leaf_gradient(w: FloatArray, here: int, part: int, z: FloatArray) -> tuple[Pair, Pair]:
+def leaf_gradient(w: WorkArray, here: int, part: int, z: FloatArray) -> tuple[Pair, Pair]:
     """Return the gradient of P, Q or |V| (part 0, 1, 2) of a leaf with respect to its bus's voltage and its current."""
     v, i = pair(w, here + V), pair(w, here + I)
-    zero = splat(0.0)
+    zero = 0.0
     on_v, on_i = i, v
     if part == 1:
         on_v, on_i = (zero - i[1], i[0]), (v[1], zero - v[0])
     elif part == 2:
-        size = splat(1.0) / square_root(v[0] * v[0] + v[1] * v[1])
+        size = 1.0 / square_root(v[0] * v[0] + v[1] * v[1])
         on_v, on_i = (v[0] * size, v[1] * size), (zero, zero)
     drop = on_transposed(impedance(z), on_v)
     return on_v, (on_i[0] - drop[0], on_i[1] - drop[1])
 
 
 @routine
-def push_leaf(w: FloatArray, at: Places, m: EstimatorModel, leaf: int, k: int, part: int) -> None:
+def push_leaf(w: WorkArray, at: Places, m: EstimatorModel, leaf: int, k: int, part: int) -> None:
     """Push on P, Q or |V| of a leaf of bus k."""
     on_v, on_i = leaf_gradient(w, at.leaf + LEAF * leaf, part, m.leaf_z[leaf])
     push_on_leaf(w, at, m, leaf, k, on_v, on_i)
 
 
 @inlined
-def push_on_leaf(w: FloatArray, at: Places, m: EstimatorModel, leaf: int, k: int, on_v: Pair, on_i: Pair) -> None:
+def push_on_leaf(w: WorkArray, at: Places, m: EstimatorModel, leaf: int, k: int, on_v: Pair, on_i: Pair) -> None:
     """Push on the voltage of bus k between a leaf's phases, and on the leaf's current."""
     here, source = at.leaf + LEAF * leaf, at.response + RESPONSE * k + SOURCE_B
     b = on(square(w, here + R), on_i)
@@ -121,7 +121,7 @@ def push_on_leaf(w: FloatArray, at: Places, m: EstimatorModel, leaf: int, k: int
 
 
 @routine
-def push_losses(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def push_losses(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Push on the power lost: J' Z J of edges and leaves, V' Y V of shunts."""
     one = at.scratch
     for k in range(len(m.parent)):
@@ -135,7 +135,7 @@ def push_losses(w: FloatArray, at: Places, m: EstimatorModel) -> None:
             add(w, here + PUSH_V, one, 6)
             apply_transposed_constant(w, one, m.shunt[k], bus + BUS_V)
             add(w, here + PUSH_V, one, 6)
-        zero = splat(0.0)
+        zero = 0.0
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             i = pair(w, at.leaf + LEAF * leaf + I)
             r = 2.0 * m.leaf_z[leaf, 0]
@@ -143,7 +143,7 @@ def push_losses(w: FloatArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def answer(w: FloatArray, at: Places, m: EstimatorModel, on_path_only: bool) -> None:
+def answer(w: WorkArray, at: Places, m: EstimatorModel, on_path_only: bool) -> None:
     """Work out the steps of all buses (or of those above tied ones only) that the sources ask for."""
     n = len(m.parent)
     for k in range(n):
@@ -165,13 +165,13 @@ def answer(w: FloatArray, at: Places, m: EstimatorModel, on_path_only: bool) -> 
 
 
 @inlined
-def collect(w: FloatArray, at: Places, m: EstimatorModel, k: int) -> None:
+def collect(w: WorkArray, at: Places, m: EstimatorModel, k: int) -> None:
     """Carry what pushes below bus k across its meters and its edge to the parent."""
     bus, here = at.bus + BUS * k, at.response + RESPONSE * k
     b, eta = here + RESPONSE_B, here + RESPONSE_ETA
     for flow in range(m.first_flow[k], m.first_flow[k + 1]):
         meter = at.flow + FLOW * flow
-        rho = splat(0.0) - dot(w, meter + H_J, b)
+        rho = -dot(w, meter + H_J, b)
         store(w, at.meter_push + flow, rho)
         rho = rho * load(w, meter + INVERSE)
         for q in range(6):
@@ -210,7 +210,7 @@ def collect(w: FloatArray, at: Places, m: EstimatorModel, k: int) -> None:
 
 
 @inlined
-def follow_answer(w: FloatArray, at: Places, m: EstimatorModel, k: int) -> None:
+def follow_answer(w: WorkArray, at: Places, m: EstimatorModel, k: int) -> None:
     """Write the answer of bus k from that of its parent."""
     bus, here, up = at.bus + BUS * k, at.response + RESPONSE * k, at.response + RESPONSE * m.parent[k]
     dv, force, one, two = at.scratch, at.scratch + 6, at.scratch + 12, at.scratch + 18
@@ -238,7 +238,7 @@ def follow_answer(w: FloatArray, at: Places, m: EstimatorModel, k: int) -> None:
 
 
 @inlined
-def forces_below_meters(w: FloatArray, at: Places, m: EstimatorModel, k: int) -> None:
+def forces_below_meters(w: WorkArray, at: Places, m: EstimatorModel, k: int) -> None:
     """Turn the force above the meters of bus k's edge into the one below them."""
     here = at.response + RESPONSE * k
     force = here + RESPONSE_FORCE
@@ -251,14 +251,14 @@ def forces_below_meters(w: FloatArray, at: Places, m: EstimatorModel, k: int) ->
 
 
 @routine
-def read_flow(w: FloatArray, at: Places, flow: int, k: int) -> float:
+def read_flow(w: WorkArray, at: Places, flow: int, k: int) -> float:
     """Return the answer of what a meter on the edge into bus k reads."""
     meter, here = at.flow + FLOW * flow, at.response + RESPONSE * k
     return dot(w, meter + H_V, here + RESPONSE_DV) + dot(w, meter + H_J, here + RESPONSE_DJ)
 
 
 @inlined
-def leaf_answer(w: FloatArray, at: Places, m: EstimatorModel, leaf: int, k: int) -> tuple[Pair, Pair]:
+def leaf_answer(w: WorkArray, at: Places, m: EstimatorModel, leaf: int, k: int) -> tuple[Pair, Pair]:
     """Return the answer of the voltage of bus k between a leaf's phases, and of the leaf's current."""
     here, bus = at.leaf + LEAF * leaf, at.response + RESPONSE * k
     dv = between(w, bus + RESPONSE_DV, m.leaf_plus[leaf], m.leaf_minus[leaf])
@@ -270,7 +270,7 @@ def leaf_answer(w: FloatArray, at: Places, m: EstimatorModel, leaf: int, k: int)
 
 
 @routine
-def read_leaf(w: FloatArray, at: Places, m: EstimatorModel, leaf: int, k: int, part: int) -> float:
+def read_leaf(w: WorkArray, at: Places, m: EstimatorModel, leaf: int, k: int, part: int) -> float:
     """Return the answer of P, Q or |V| of a leaf of bus k."""
     on_v, on_i = leaf_gradient(w, at.leaf + LEAF * leaf, part, m.leaf_z[leaf])
     dv, di = leaf_answer(w, at, m, leaf, k)
@@ -278,9 +278,9 @@ def read_leaf(w: FloatArray, at: Places, m: EstimatorModel, leaf: int, k: int, p
 
 
 @routine
-def read_losses(w: FloatArray, at: Places, m: EstimatorModel) -> float:
+def read_losses(w: WorkArray, at: Places, m: EstimatorModel) -> float:
     """Return the answer of the losses."""
-    total, one = splat(0.0), at.scratch
+    total, one = 0.0, at.scratch
     for k in range(len(m.parent)):
         bus, here = at.bus + BUS * k, at.response + RESPONSE * k
         for matrix, state, change in (

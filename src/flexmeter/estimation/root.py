@@ -9,7 +9,7 @@ nominal) takes the nominal voltage with `PRIOR` as pseudo-measurement and is rep
 from __future__ import annotations
 
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DJ, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_V
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, store, where_positive
+from flexmeter.powerflow.lanes import WorkArray, inlined, load, routine, store, where_positive
 
 WORST = 1.0
 PRIOR = 0.1
@@ -21,7 +21,7 @@ needed (3), a column by column (18), L a (18)."""
 
 
 @inlined
-def set_basis(w: FloatArray, root: int, symmetry: int) -> None:
+def set_basis(w: WorkArray, root: int, symmetry: int) -> None:
     """Write a from the unit vectors of the angles; symmetry 0 = free, 1 = no zero sequence, 2 = balanced."""
     shared = 1.0 / 3.0 if symmetry == 1 else 0.0
     for k in range(3):
@@ -37,29 +37,29 @@ def set_basis(w: FloatArray, root: int, symmetry: int) -> None:
 
 
 @inlined
-def apply_information(w: FloatArray, bus: int, root: int) -> None:
+def apply_information(w: WorkArray, bus: int, root: int) -> None:
     """Write L a."""
     for k in range(3):
         for i in range(6):
-            total = splat(0.0)
+            total = 0.0
             for j in range(6):
                 total = total + load(w, bus + BUS_L + 6 * i + j) * load(w, root + ROOT_BASIS + 6 * k + j)
             store(w, root + ROOT_HALF + 6 * k + i, total)
 
 
 @inlined
-def projected(w: FloatArray, root: int, i: int, j: int) -> float:
+def projected(w: WorkArray, root: int, i: int, j: int) -> float:
     """Return a_i' L a_j."""
-    total = splat(0.0)
+    total = 0.0
     for k in range(6):
         total = total + load(w, root + ROOT_BASIS + 6 * i + k) * load(w, root + ROOT_HALF + 6 * j + k)
     return total
 
 
 @inlined
-def force(w: FloatArray, bus: int, root: int, i: int) -> float:
+def force(w: WorkArray, bus: int, root: int, i: int) -> float:
     """Return a_i' eta."""
-    total = splat(0.0)
+    total = 0.0
     for k in range(6):
         total = total + load(w, root + ROOT_BASIS + 6 * i + k) * load(w, bus + BUS_ETA + k)
     return total
@@ -68,32 +68,32 @@ def force(w: FloatArray, bus: int, root: int, i: int) -> float:
 @inlined
 def with_prior(pivot: float, nominal: float) -> tuple[float, float]:
     """Return the pivot, and whether it had to be helped by the prior (1 or 0)."""
-    helped = where_positive(pivot - splat(1.0 / (WORST * nominal) ** 2), splat(0.0), splat(1.0))
+    helped = where_positive(pivot - 1.0 / (WORST * nominal) ** 2, 0.0, 1.0)
     return pivot + helped * (1.0 / (PRIOR * nominal) ** 2), helped
 
 
 @inlined
-def pull(w: FloatArray, bus: int, root: int, i: int, nominal: float) -> float:
+def pull(w: WorkArray, bus: int, root: int, i: int, nominal: float) -> float:
     """Return the prior's force on a magnitude: towards nominal."""
     m = load(w, root + 2 * i) * load(w, bus + BUS_V + 2 * i) + load(w, root + 2 * i + 1) * load(
         w, bus + BUS_V + 2 * i + 1
     )
-    return (splat(nominal) - m) * (1.0 / (PRIOR * nominal) ** 2)
+    return (nominal - m) * (1.0 / (PRIOR * nominal) ** 2)
 
 
 @routine
-def prior_objective(w: FloatArray, bus: int, root: int, nominal: float, symmetry: int) -> float:
+def prior_objective(w: WorkArray, bus: int, root: int, nominal: float, symmetry: int) -> float:
     """Return the part of J of the priors that were needed: without it they would look like an ascent."""
-    total = splat(0.0)
+    total = 0.0
     for i in range(1 if symmetry == 2 else 3):
         re, im = load(w, bus + BUS_V + 2 * i), load(w, bus + BUS_V + 2 * i + 1)
-        off = splat(nominal) - load(w, root + 2 * i) * re - load(w, root + 2 * i + 1) * im
+        off = nominal - load(w, root + 2 * i) * re - load(w, root + 2 * i + 1) * im
         total = total + load(w, root + ROOT_PRIOR + i) * off * off * (1.0 / (PRIOR * nominal) ** 2)
     return total
 
 
 @routine
-def solve_root(w: FloatArray, bus: int, root: int, nominal: float, symmetry: int) -> None:
+def solve_root(w: WorkArray, bus: int, root: int, nominal: float, symmetry: int) -> None:
     """Write the root's step (dV, dJ, lambda = 0) and the inverse of a'La."""
     apply_information(w, bus, root)
     d0, h0 = with_prior(projected(w, root, 0, 0), nominal)
@@ -109,9 +109,9 @@ def solve_root(w: FloatArray, bus: int, root: int, nominal: float, symmetry: int
     store(w, root + ROOT_PRIOR + 2, h2)
     # inverse of L D L' with L unit lower triangular: L^-1 has -l10, -l21, l10 l21 - l20 below its diagonal
     g20 = l10 * l21 - l20
-    i0, i1, i2 = splat(1.0) / d0, splat(1.0) / d1, splat(1.0) / d2
-    c22, c21, c11 = i2, splat(0.0) - l21 * i2, i1 + l21 * l21 * i2
-    c20, c10 = g20 * i2, splat(0.0) - l10 * i1 - l21 * g20 * i2
+    i0, i1, i2 = 1.0 / d0, 1.0 / d1, 1.0 / d2
+    c22, c21, c11 = i2, -l21 * i2, i1 + l21 * l21 * i2
+    c20, c10 = g20 * i2, -l10 * i1 - l21 * g20 * i2
     c00 = i0 + l10 * l10 * i1 + g20 * g20 * i2
     for k, value in enumerate((c00, c10, c11, c20, c21, c22)):
         store(w, root + ROOT_INVERSE + k, value)
@@ -122,11 +122,11 @@ def solve_root(w: FloatArray, bus: int, root: int, nominal: float, symmetry: int
     store(w, root + ROOT_STEP + 1, c10 * f0 + c11 * f1 + c21 * f2)
     store(w, root + ROOT_STEP + 2, c20 * f0 + c21 * f1 + c22 * f2)
     for i in range(6):
-        total = splat(0.0)
+        total = 0.0
         for k in range(3):
             total = total + load(w, root + ROOT_BASIS + 6 * k + i) * load(w, root + ROOT_STEP + k)
         store(w, bus + BUS_DV + i, total)
-        store(w, bus + BUS_LAMBDA + i, splat(0.0))
+        store(w, bus + BUS_LAMBDA + i, 0.0)
     for i in range(6):
         total = load(w, bus + BUS_B + i)
         for j in range(6):

@@ -9,12 +9,12 @@ from flexmeter.estimation.leaf import LEAF, POWER, I, V, add_pair, pair
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT, BUS_V
 from flexmeter.estimation.root import ROOT_ANGLE, set_basis
-from flexmeter.powerflow.lanes import FloatArray, inlined, load, routine, splat, store, take, where_positive
+from flexmeter.powerflow.lanes import WorkArray, inlined, load, routine, store, take, where_positive
 
 
 @inlined
 def start_state(
-    w: FloatArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int, level: float
+    w: WorkArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int, level: float
 ) -> None:
     """Set all voltages and currents to a load flow of the readings; level [pu] of the head voltages."""
     start_voltages(w, at, m, readings, start, count, level)
@@ -26,30 +26,30 @@ def start_state(
 @inlined
 def known_or(value: float, other: float) -> float:
     """Return the value, or the other where it is nan."""
-    known = where_positive(value * value + splat(1.0), splat(1.0), splat(0.0))
+    known = where_positive(value * value + 1.0, 1.0, 0.0)
     return where_positive(known, value, other)
 
 
 @inlined
-def put_start(w: FloatArray, at: int, readings: Readings, row: int, start: int, count: int) -> None:
+def put_start(w: WorkArray, at: int, readings: Readings, row: int, start: int, count: int) -> None:
     """Replace a current by the one of the start, where it has one."""
-    store(w, at, known_or(take(readings.start_re, row, start, count), load(w, at)))
-    store(w, at + 1, known_or(take(readings.start_im, row, start, count), load(w, at + 1)))
+    store(w, at, known_or(take(w, readings.start_re, row, start, count), load(w, at)))
+    store(w, at + 1, known_or(take(w, readings.start_im, row, start, count), load(w, at + 1)))
 
 
 @routine
 def start_voltages(
-    w: FloatArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int, level: float
+    w: WorkArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int, level: float
 ) -> None:
     """Set the root's directions, and all voltages to the no-load voltages at a level [pu]."""
     clear(w, at.scratch, 6)
     for phase in range(3):
-        re, im = take(readings.angle_re, phase, start, count), take(readings.angle_im, phase, start, count)
+        re, im = take(w, readings.angle_re, phase, start, count), take(w, readings.angle_im, phase, start, count)
         store(w, at.root + ROOT_ANGLE + 2 * phase, re)
         store(w, at.root + ROOT_ANGLE + 2 * phase + 1, im)
         size = level
         if len(readings.start_re) > 0:
-            size = known_or(take(readings.start_re, phase, start, count), level)
+            size = known_or(take(w, readings.start_re, phase, start, count), level)
         store(w, at.bus + BUS_V + 2 * phase, re * size * m.nominal[0])
         store(w, at.bus + BUS_V + 2 * phase + 1, im * size * m.nominal[0])
     set_basis(w, at.root, m.symmetry)
@@ -58,7 +58,7 @@ def start_voltages(
 
 
 @inlined
-def follow(w: FloatArray, at: Places, m: EstimatorModel, k: int, place: int, above: int) -> None:
+def follow(w: WorkArray, at: Places, m: EstimatorModel, k: int, place: int, above: int) -> None:
     """Copy a vector of the parent to the bus, through the transformer if there is one."""
     if m.has_transfer[k]:
         apply_constant(w, at.bus + BUS * k + place, m.transfer[k], above)
@@ -67,7 +67,7 @@ def follow(w: FloatArray, at: Places, m: EstimatorModel, k: int, place: int, abo
 
 
 @inlined
-def sum_up(w: FloatArray, at: Places, m: EstimatorModel, k: int, place: int) -> None:
+def sum_up(w: WorkArray, at: Places, m: EstimatorModel, k: int, place: int) -> None:
     """Add a bus's current to its parent's, through the transformer if there is one."""
     up = at.bus + BUS * m.parent[k] + place
     if m.has_transfer[k]:
@@ -78,7 +78,7 @@ def sum_up(w: FloatArray, at: Places, m: EstimatorModel, k: int, place: int) -> 
 
 
 @inlined
-def follow_edge(w: FloatArray, at: Places, m: EstimatorModel, k: int, v: int, j: int) -> None:
+def follow_edge(w: WorkArray, at: Places, m: EstimatorModel, k: int, v: int, j: int) -> None:
     """Write V = T V_parent - Z J of a bus, v and j the places of V and J."""
     follow(w, at, m, k, v, at.bus + BUS * m.parent[k] + v)
     bus = at.bus + BUS * k
@@ -88,7 +88,7 @@ def follow_edge(w: FloatArray, at: Places, m: EstimatorModel, k: int, v: int, j:
 
 
 @inlined
-def leaf_voltage(w: FloatArray, at: Places, m: EstimatorModel, k: int, leaf: int, place: int) -> tuple[float, float]:
+def leaf_voltage(w: WorkArray, at: Places, m: EstimatorModel, k: int, leaf: int, place: int) -> tuple[float, float]:
     """Return the bus voltage between the leaf's phases."""
     v = at.bus + BUS * k + place
     re, im = load(w, v + 2 * m.leaf_plus[leaf]), load(w, v + 2 * m.leaf_plus[leaf] + 1)
@@ -99,7 +99,7 @@ def leaf_voltage(w: FloatArray, at: Places, m: EstimatorModel, k: int, leaf: int
 
 
 @routine
-def start_currents(w: FloatArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int) -> None:
+def start_currents(w: WorkArray, at: Places, m: EstimatorModel, readings: Readings, start: int, count: int) -> None:
     """Set currents of leaves and aggregates as the start or the readings say; those of shunts and edges follow."""
     n, n_leaf, warm = len(m.parent), len(m.leaf_plus), len(readings.start_re) > 0
     for k in range(n):
@@ -123,7 +123,7 @@ def start_currents(w: FloatArray, at: Places, m: EstimatorModel, readings: Readi
             here = at.leaf + LEAF * leaf
             re, im = leaf_voltage(w, at, m, k, leaf, BUS_V)
             p, q = load(w, here + POWER), load(w, here + POWER + 1)
-            inverse2 = splat(1.0) / (re * re + im * im)
+            inverse2 = 1.0 / (re * re + im * im)
             store(w, here + I, (p * re + q * im) * inverse2)
             store(w, here + I + 1, (p * im - q * re) * inverse2)
             if warm:
@@ -136,7 +136,7 @@ def start_currents(w: FloatArray, at: Places, m: EstimatorModel, readings: Readi
 
 
 @routine
-def settle_voltages(w: FloatArray, at: Places, m: EstimatorModel) -> None:
+def settle_voltages(w: WorkArray, at: Places, m: EstimatorModel) -> None:
     """Set all voltages to those that follow from the root's voltage and the currents."""
     for k in range(len(m.parent)):
         if k > 0:

@@ -12,10 +12,8 @@ from flexmeter.powerflow.lanes import (
     FloatArray,
     IntArray,
     kernel,
-    lanes_left,
     put,
     ready,
-    splat,
     take_complex,
 )
 from flexmeter.powerflow.tree import Tree
@@ -85,8 +83,8 @@ def quadratic_blocks(
         rows, first = width[k], row[k]
         for block in range(first_block, last_block):
             start = block * LANES
-            count = lanes_left(n_scenario - start)
-            value = splat(0.0)
+            count = min(LANES, n_scenario - start)
+            value = 0.0
             if rows > 0:
                 a, u = take_complex(x, first, start, count)
                 value = (a * a + u * u) * aa

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from flexmeter.errors import DidNotConverge, Finding, MeasurementError
 from flexmeter.powerflow.branches import Branches, branch_arrays, current_blocks, hermitian_form, quadratic_blocks
-from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
+from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready, work_array
 from flexmeter.powerflow.loops import inverse_loop_impedance, loop_arrays
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.sweep import Flow, Powers, SweepModel, expand_blocks, solve_blocks, work_size
@@ -200,7 +200,7 @@ def powerflow(
     node_v = np.empty((len(model.network.nodes), n_scenario), complex)
 
     def run(first: int, last: int) -> None:
-        w = np.empty(work_size(model.sweep))
+        w = work_array(work_size(model.sweep))
         solve_blocks(first, last, w, model.sweep, powers, tolerance_va, max_iterations, flow)
         expand_blocks(first, last, model.node_spine, model.node_edge, model.node_x, flow.spine_v, edge_a, node_v)
 

@@ -22,13 +22,13 @@ from flexmeter.powerflow.lanes import (
     ComplexArray,
     FloatArray,
     IntArray,
+    WorkArray,
     inlined,
     kernel,
     lane,
     lanes_left,
     load,
     put_complex,
-    splat,
     square_root,
     store,
     take,
@@ -37,7 +37,7 @@ from flexmeter.powerflow.lanes import (
 
 
 @inlined
-def add_product(w: FloatArray, out: int, matrix: FloatArray, vector: int, sign: float) -> None:
+def add_product(w: WorkArray, out: int, matrix: FloatArray, vector: int, sign: float) -> None:
     """out += sign * matrix @ vector (6x6, lanes)."""
     x0, x1, x2 = load(w, vector), load(w, vector + 1), load(w, vector + 2)
     x3, x4, x5 = load(w, vector + 3), load(w, vector + 4), load(w, vector + 5)
@@ -48,7 +48,7 @@ def add_product(w: FloatArray, out: int, matrix: FloatArray, vector: int, sign: 
 
 
 @inlined
-def add_transposed_product(w: FloatArray, out: int, matrix: FloatArray, vector: int) -> None:
+def add_transposed_product(w: WorkArray, out: int, matrix: FloatArray, vector: int) -> None:
     """out += matrix.T @ vector (6x6, lanes)."""
     x0, x1, x2 = load(w, vector), load(w, vector + 1), load(w, vector + 2)
     x3, x4, x5 = load(w, vector + 3), load(w, vector + 4), load(w, vector + 5)
@@ -127,11 +127,11 @@ def work_places(n: int, n_leaf: int, n_loop: int) -> Work:
 def work_size(m: SweepModel) -> int:
     """Return the length of the work array."""
     n, n_leaf, n_loop = len(m.parent), len(m.leaf_plus), len(m.loop_from)
-    return (24 * n + 6 + 6 * n_leaf + 18 * n_loop) * LANES
+    return 24 * n + 6 + 6 * n_leaf + 18 * n_loop
 
 
 @inlined
-def leaf_voltage(w: FloatArray, v: int, plus: int, minus: int) -> tuple[float, float]:
+def leaf_voltage(w: WorkArray, v: int, plus: int, minus: int) -> tuple[float, float]:
     """Return the voltage between the phases a leaf hangs on."""
     re, im = load(w, v + 2 * plus), load(w, v + 2 * plus + 1)
     if minus >= 0:
@@ -140,7 +140,7 @@ def leaf_voltage(w: FloatArray, v: int, plus: int, minus: int) -> tuple[float, f
 
 
 @inlined
-def add_leaf_current(w: FloatArray, j: int, plus: int, minus: int, re: float, im: float) -> None:
+def add_leaf_current(w: WorkArray, j: int, plus: int, minus: int, re: float, im: float) -> None:
     """Add a leaf's current to the current of its bus."""
     store(w, j + 2 * plus, load(w, j + 2 * plus) + re)
     store(w, j + 2 * plus + 1, load(w, j + 2 * plus + 1) + im)
@@ -155,18 +155,18 @@ def voltage_factor(model: FloatArray, v2: float) -> float:
     share_z, share_i, share_p, nominal, low, high = model[0], model[1], model[2], model[3], model[4], model[5]
     u2 = v2 * (1.0 / nominal**2)
     u = square_root(u2)
-    inside = u2 * share_z + u * share_i + splat(share_p)
+    inside = u2 * share_z + u * share_i + share_p
     if low > 0.0:
         at_low = (share_z * low**2 + share_i * low + share_p) / low**2
-        inside = where_positive(splat(low) - u, u2 * at_low, inside)
+        inside = where_positive(low - u, u2 * at_low, inside)
     at_high = (share_z * high**2 + share_i * high + share_p) / high**2
-    return where_positive(u - splat(high), u2 * at_high, inside)
+    return where_positive(u - high, u2 * at_high, inside)
 
 
 @inlined
-def load_currents(w: FloatArray, at: Work, m: SweepModel) -> float:
+def load_currents(w: WorkArray, at: Work, m: SweepModel) -> float:
     """Write the currents that loads and shunts draw at the present voltages; return the largest mismatch^2 [VA^2]."""
-    off = splat(0.0)
+    off = 0.0
     for k in range(len(m.parent)):
         v = at.v + 6 * k
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
@@ -189,12 +189,12 @@ def load_currents(w: FloatArray, at: Work, m: SweepModel) -> float:
 
 
 @inlined
-def shunt_current(w: FloatArray, current: int, before: int, admittance: FloatArray, v: int) -> float:
+def shunt_current(w: WorkArray, current: int, before: int, admittance: FloatArray, v: int) -> float:
     """Write Y V and return how much power it is off what was used before, squared [VA^2]."""
     for q in range(6):
-        store(w, current + q, splat(0.0))
+        store(w, current + q, 0.0)
     add_product(w, current, admittance, v, 1.0)
-    off = splat(0.0)
+    off = 0.0
     for q in range(3):
         re = load(w, current + 2 * q) - load(w, before + 2 * q)
         im = load(w, current + 2 * q + 1) - load(w, before + 2 * q + 1)
@@ -204,18 +204,18 @@ def shunt_current(w: FloatArray, current: int, before: int, admittance: FloatArr
 
 
 @inlined
-def loop_currents(w: FloatArray, at: Work, m: SweepModel) -> float:
+def loop_currents(w: WorkArray, at: Work, m: SweepModel) -> float:
     """Write the change of the loop currents that closes the loops; return the largest mismatch^2 [VA^2]."""
-    off = splat(0.0)
+    off = 0.0
     n_loop = len(m.loop_from)
     for loop in range(n_loop):
         gap = at.gap + 6 * loop
         for q in range(6):
-            store(w, gap + q, splat(0.0) - load(w, at.v + 6 * m.loop_to[loop] + q))
+            store(w, gap + q, -load(w, at.v + 6 * m.loop_to[loop] + q))
         add_product(w, gap, m.loop_transfer[loop], at.v + 6 * m.loop_from[loop], 1.0)
         add_product(w, gap, m.loop_impedance[loop], at.x + 6 * loop, -1.0)
     for row in range(6 * n_loop):
-        change = splat(0.0)
+        change = 0.0
         for column in range(6 * n_loop):
             change = change + load(w, at.gap + column) * m.loop_inverse[row, column]
         store(w, at.dx + row, change)
@@ -226,7 +226,7 @@ def loop_currents(w: FloatArray, at: Work, m: SweepModel) -> float:
 
 
 @inlined
-def sweep(w: FloatArray, at: Work, m: SweepModel) -> None:
+def sweep(w: WorkArray, at: Work, m: SweepModel) -> None:
     """Adopt the new currents and follow them: up the tree to the source, voltages down again."""
     n, n_loop = len(m.parent), len(m.loop_from)
     for k in range(6 * n):
@@ -262,12 +262,12 @@ def sweep(w: FloatArray, at: Work, m: SweepModel) -> None:
 
 
 @inlined
-def follow_edge(w: FloatArray, at: Work, m: SweepModel, k: int) -> None:
+def follow_edge(w: WorkArray, at: Work, m: SweepModel, k: int) -> None:
     """V_k = T V_parent - Z_k J_k."""
     v, up = at.v + 6 * k, at.v + 6 * m.parent[k]
     if m.has_transfer[k]:
         for q in range(6):
-            store(w, v + q, splat(0.0))
+            store(w, v + q, 0.0)
         add_product(w, v, m.transfer[k], up, 1.0)
     else:
         for q in range(6):
@@ -289,7 +289,7 @@ def settle(off: float, start: int, count: int, iteration: int, tolerance2: float
 
 
 @inlined
-def write_complex(w: FloatArray, first: int, out: ComplexArray, start: int, count: int) -> None:
+def write_complex(w: WorkArray, first: int, out: ComplexArray, start: int, count: int) -> None:
     """Write a group of complex work variables as rows of a result."""
     for row in range(len(out)):
         put_complex(out, row, start, count, load(w, first + 2 * row), load(w, first + 2 * row + 1))
@@ -298,7 +298,7 @@ def write_complex(w: FloatArray, first: int, out: ComplexArray, start: int, coun
 class Powers(NamedTuple):
     """Input of every scenario: `active_w`, `reactive_var` (n_injection, n), `source_re`, `source_im` (3, n) [V]."""
 
-    active_w: FloatArray
+    active_w: WorkArray
     reactive_var: FloatArray
     source_re: FloatArray
     source_im: FloatArray
@@ -323,7 +323,7 @@ class Flow(NamedTuple):
 def solve_blocks(
     first_block: int,
     last_block: int,
-    w: FloatArray,
+    w: WorkArray,
     m: SweepModel,
     powers: Powers,
     tolerance_va: float,
@@ -335,21 +335,21 @@ def solve_blocks(
     at = work_places(n, n_leaf, len(m.loop_from))
     for block in range(first_block, last_block):
         start = block * LANES
-        count = lanes_left(n_scenario - start)
+        count = lanes_left(w, n_scenario - start)
         for item in range(at.size):
-            store(w, item, splat(0.0))
+            store(w, item, 0.0)
         for leaf in range(n_leaf):
             row = m.leaf_injection[leaf]
             if row >= 0:
-                store(w, at.p + 2 * leaf, take(powers.active_w, row, start, count))
-                store(w, at.p + 2 * leaf + 1, take(powers.reactive_var, row, start, count))
+                store(w, at.p + 2 * leaf, take(w, powers.active_w, row, start, count))
+                store(w, at.p + 2 * leaf + 1, take(w, powers.reactive_var, row, start, count))
         for phase in range(3):
-            store(w, at.e + 2 * phase, take(powers.source_re, phase, start, count))
-            store(w, at.e + 2 * phase + 1, take(powers.source_im, phase, start, count))
+            store(w, at.e + 2 * phase, take(w, powers.source_re, phase, start, count))
+            store(w, at.e + 2 * phase + 1, take(w, powers.source_im, phase, start, count))
         sweep(w, at, m)
         for k in range(count):
             out.iterations[start + k] = -1
-        off = splat(0.0)
+        off = 0.0
         for iteration in range(max_iterations + 1):
             off = larger(load_currents(w, at, m), loop_currents(w, at, m))
             if settle(off, start, count, iteration, tolerance_va**2, out.iterations) or iteration == max_iterations:

@@ -1,0 +1,214 @@
+"""6x6 block operations on a work array of one scenario: a row of six in a register, where `blocks` has four scenarios.
+
+The same functions as in `blocks`, which says what they do. A product takes 36 multiply-adds of a row.
+"""
+
+from __future__ import annotations
+
+from flexmeter.powerflow.lanes import (
+    FloatArray,
+    WorkArray,
+    inlined,
+    lane,
+    load,
+    load_six,
+    routine,
+    row_of_six,
+    spread,
+    square_root,
+    store_six,
+    transposed,
+    where_positive,
+    with_lane,
+)
+
+N = 6
+Rows = tuple[float, float, float, float, float, float]
+RELATIVE_ZERO = 1e-13
+"""A pivot below this part of its diagonal counts as zero: rounding of a singular covariance."""
+
+
+@inlined
+def rows_of(w: WorkArray, block: int) -> Rows:
+    """Load a block."""
+    return (
+        load_six(w, block),
+        load_six(w, block + N),
+        load_six(w, block + 2 * N),
+        load_six(w, block + 3 * N),
+        load_six(w, block + 4 * N),
+        load_six(w, block + 5 * N),
+    )
+
+
+@inlined
+def rows_of_constant(c: FloatArray) -> Rows:
+    """Load a constant block."""
+    return (
+        row_of_six(c, 0), row_of_six(c, 1), row_of_six(c, 2), row_of_six(c, 3), row_of_six(c, 4), row_of_six(c, 5)
+    )  # fmt: skip
+
+
+@inlined
+def put_rows(w: WorkArray, block: int, rows: Rows) -> None:
+    """Store a block."""
+    for k, row in enumerate(rows):
+        store_six(w, block + N * k, row)
+
+
+@inlined
+def combined(w: WorkArray, weight: int, step: int, rows: Rows) -> float:
+    """Return the sum of rows, weighted by items `step` apart."""
+    one = rows[0] * load(w, weight) + rows[1] * load(w, weight + step) + rows[2] * load(w, weight + 2 * step)
+    two = rows[3] * load(w, weight + 3 * step) + rows[4] * load(w, weight + 4 * step)
+    return one + (two + rows[5] * load(w, weight + 5 * step))
+
+
+@routine
+def multiply(w: WorkArray, out: int, left: int, right: int) -> None:
+    """out = left @ right."""
+    rows = rows_of(w, right)
+    for i in range(N):
+        store_six(w, out + N * i, combined(w, left + N * i, 1, rows))
+
+
+@routine
+def multiply_transposed(w: WorkArray, out: int, left: int, right: int) -> None:
+    """out = left @ right.T."""
+    rows = transposed(rows_of(w, right))
+    for i in range(N):
+        store_six(w, out + N * i, combined(w, left + N * i, 1, rows))
+
+
+@routine
+def transposed_multiply(w: WorkArray, out: int, left: int, right: int) -> None:
+    """out = left.T @ right."""
+    rows = rows_of(w, right)
+    for i in range(N):
+        store_six(w, out + N * i, combined(w, left + i, N, rows))
+
+
+@routine
+def multiply_constant(w: WorkArray, out: int, left: int, constant: FloatArray) -> None:
+    """out = left @ constant; out may be left."""
+    rows = rows_of_constant(constant)
+    for i in range(N):
+        store_six(w, out + N * i, combined(w, left + N * i, 1, rows))
+
+
+@inlined
+def weighed(c: FloatArray, row: int, column: int, rows: Rows) -> float:
+    """Return one row of constant @ rows (`column` < 0), or of constant.T @ rows (`row` < 0)."""
+    if column < 0:
+        one = rows[0] * c[row, 0] + rows[1] * c[row, 1] + rows[2] * c[row, 2]
+        return one + (rows[3] * c[row, 3] + rows[4] * c[row, 4] + rows[5] * c[row, 5])
+    one = rows[0] * c[0, column] + rows[1] * c[1, column] + rows[2] * c[2, column]
+    return one + (rows[3] * c[3, column] + rows[4] * c[4, column] + rows[5] * c[5, column])
+
+
+@routine
+def constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
+    """out = constant @ right."""
+    rows = rows_of(w, right)
+    for i in range(N):
+        store_six(w, out + N * i, weighed(constant, i, -1, rows))
+
+
+@routine
+def transposed_constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
+    """out = constant.T @ right."""
+    rows = rows_of(w, right)
+    for i in range(N):
+        store_six(w, out + N * i, weighed(constant, -1, i, rows))
+
+
+@routine
+def invert(w: WorkArray, block: int) -> None:
+    """Invert in place by Gauss-Jordan without row exchange: for I + A Z, whose pivots are near 1."""
+    for k in range(N):
+        row = load_six(w, block + N * k)
+        pivot = 1.0 / load(w, block + (N + 1) * k)
+        row = with_lane(row, k, 1.0) * pivot
+        for i in range(N):
+            if i != k:
+                other = load_six(w, block + N * i)
+                store_six(w, block + N * i, with_lane(other, k, 0.0) - spread(other, k) * row)
+        store_six(w, block + N * k, row)
+
+
+@routine
+def cholesky(w: WorkArray, out: int, symmetric: int) -> None:
+    """out = lower C with C C.T = symmetric (semidefinite: zero pivots are skipped); out may be symmetric."""
+    r0, r1, r2, r3, r4, r5 = rows_of(w, symmetric)
+    size = (load(w, symmetric), load(w, symmetric + 7), load(w, symmetric + 14), load(w, symmetric + 21))
+    u0 = eliminator(r0, 0, size[0])
+    r1, r2, r3, r4, r5 = less(r1, u0, 1), less(r2, u0, 2), less(r3, u0, 3), less(r4, u0, 4), less(r5, u0, 5)
+    u1 = eliminator(r1, 1, size[1])
+    r2, r3, r4, r5 = less(r2, u1, 2), less(r3, u1, 3), less(r4, u1, 4), less(r5, u1, 5)
+    u2 = eliminator(r2, 2, size[2])
+    r3, r4, r5 = less(r3, u2, 3), less(r4, u2, 4), less(r5, u2, 5)
+    u3 = eliminator(r3, 3, size[3])
+    d4, d5 = load(w, symmetric + 28), load(w, symmetric + 35)
+    r4, r5 = less(r4, u3, 4), less(r5, u3, 5)
+    u4 = eliminator(r4, 4, d4)
+    u5 = eliminator(less(r5, u4, 5), 5, d5)
+    put_rows(w, out, transposed((u0, u1, u2, u3, u4, u5)))
+
+
+@inlined
+def less(row: float, upper: float, k: int) -> float:
+    """Return a row after elimination of one above."""
+    return row - spread(upper, k) * upper
+
+
+@inlined
+def eliminator(row: float, k: int, diagonal: float) -> float:
+    """Return the row over the root of its pivot, with zeros before the pivot; all zeros for a pivot that is zero."""
+    left = lane(row, k)
+    positive = left - diagonal * RELATIVE_ZERO
+    left = where_positive(positive, left, 1.0)
+    inverse = where_positive(positive, square_root(left) * (1.0 / left), 0.0)  # no division waits for the root
+    row = row * inverse
+    for before in range(k):
+        row = with_lane(row, before, 0.0)
+    return row
+
+
+@routine
+def divide_by_lower_transposed(w: WorkArray, out: int, left: int, lower: int) -> None:
+    """out = left @ inverse(lower).T, lower regular; out may be left."""
+    columns = transposed(rows_of(w, left))
+    x0 = columns[0] * (1.0 / load(w, lower))
+    x1 = (columns[1] - x0 * load(w, lower + 6)) * (1.0 / load(w, lower + 7))
+    x2 = (columns[2] - x0 * load(w, lower + 12) - x1 * load(w, lower + 13)) * (1.0 / load(w, lower + 14))
+    x3 = columns[3] - x0 * load(w, lower + 18) - x1 * load(w, lower + 19) - x2 * load(w, lower + 20)
+    x3 = x3 * (1.0 / load(w, lower + 21))
+    x4 = columns[4] - x0 * load(w, lower + 24) - x1 * load(w, lower + 25) - x2 * load(w, lower + 26)
+    x4 = (x4 - x3 * load(w, lower + 27)) * (1.0 / load(w, lower + 28))
+    x5 = columns[5] - x0 * load(w, lower + 30) - x1 * load(w, lower + 31) - x2 * load(w, lower + 32)
+    x5 = (x5 - x3 * load(w, lower + 33) - x4 * load(w, lower + 34)) * (1.0 / load(w, lower + 35))
+    put_rows(w, out, transposed((x0, x1, x2, x3, x4, x5)))
+
+
+@routine
+def apply(w: WorkArray, out: int, block: int, vector: int) -> None:
+    """out = block @ vector."""
+    store_six(w, out, combined(w, vector, 1, transposed(rows_of(w, block))))
+
+
+@routine
+def apply_transposed(w: WorkArray, out: int, block: int, vector: int) -> None:
+    """out = block.T @ vector."""
+    store_six(w, out, combined(w, vector, 1, rows_of(w, block)))
+
+
+@routine
+def apply_constant(w: WorkArray, out: int, constant: FloatArray, vector: int) -> None:
+    """out = constant @ vector; out may be vector."""
+    store_six(w, out, combined(w, vector, 1, transposed(rows_of_constant(constant))))
+
+
+@routine
+def apply_transposed_constant(w: WorkArray, out: int, constant: FloatArray, vector: int) -> None:
+    """out = constant.T @ vector; out may be vector."""
+    store_six(w, out, combined(w, vector, 1, rows_of_constant(constant)))
