@@ -14,16 +14,12 @@ from flexmeter.powerflow.lanes import (
     load,
     routine,
     routine_with,
-    square_root,
     store,
-    where_positive,
 )
 
 N = 6
 BLOCK = N * N
 Row = tuple[float, float, float, float, float, float]
-RELATIVE_ZERO = 1e-13
-"""A pivot below this part of its diagonal counts as zero: rounding of a singular covariance."""
 
 
 @inlined
@@ -139,40 +135,49 @@ def symmetric_transposed_multiply(w: WorkArray, out: int, left: int, right: int)
             store(w, out + N * j + i, value)
 
 
+@inlined
+def constant_row(constant: FloatArray, i: int) -> Row:
+    """Return a row of a constant."""
+    return constant[i, 0], constant[i, 1], constant[i, 2], constant[i, 3], constant[i, 4], constant[i, 5]
+
+
+@inlined
+def constant_column(constant: FloatArray, j: int) -> Row:
+    """Return a column of a constant."""
+    return constant[0, j], constant[1, j], constant[2, j], constant[3, j], constant[4, j], constant[5, j]
+
+
 @routine_with(one=rows.multiply_constant)
 def multiply_constant(w: WorkArray, out: int, left: int, constant: FloatArray) -> None:
     """out = left @ constant; out may be left."""
-    for i in range(N):
-        x0, x1, x2, x3, x4, x5 = row_of(w, left + N * i, 1)
+    for i in range(0, N, 2):
+        one, two = row_of(w, left + N * i, 1), row_of(w, left + N * (i + 1), 1)
         for j in range(N):
-            one = x0 * constant[0, j] + x1 * constant[1, j] + x2 * constant[2, j]
-            two = x3 * constant[3, j] + x4 * constant[4, j] + x5 * constant[5, j]
-            store(w, out + N * i + j, one + two)
+            column = constant_column(constant, j)
+            store(w, out + N * i + j, dot_rows(one, column))
+            store(w, out + N * i + N + j, dot_rows(two, column))
 
 
 @routine_with(one=rows.constant_multiply)
 def constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
     """out = constant @ right."""
-    for i in range(N):
-        c = constant[i]
+    for i in range(0, N, 2):
+        one, two = constant_row(constant, i), constant_row(constant, i + 1)
         for j in range(N):
-            at = right + j
-            one = load(w, at) * c[0] + load(w, at + N) * c[1] + load(w, at + 2 * N) * c[2]
-            two = load(w, at + 3 * N) * c[3] + load(w, at + 4 * N) * c[4] + load(w, at + 5 * N) * c[5]
-            store(w, out + N * i + j, one + two)
+            column = row_of(w, right + j, N)
+            store(w, out + N * i + j, dot_rows(column, one))
+            store(w, out + N * i + N + j, dot_rows(column, two))
 
 
 @routine_with(one=rows.transposed_constant_multiply)
 def transposed_constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
     """out = constant.T @ right."""
-    for i in range(N):
-        c0, c1, c2 = constant[0, i], constant[1, i], constant[2, i]
-        c3, c4, c5 = constant[3, i], constant[4, i], constant[5, i]
+    for i in range(0, N, 2):
+        one, two = constant_column(constant, i), constant_column(constant, i + 1)
         for j in range(N):
-            at = right + j
-            one = load(w, at) * c0 + load(w, at + N) * c1 + load(w, at + 2 * N) * c2
-            two = load(w, at + 3 * N) * c3 + load(w, at + 4 * N) * c4 + load(w, at + 5 * N) * c5
-            store(w, out + N * i + j, one + two)
+            column = row_of(w, right + j, N)
+            store(w, out + N * i + j, dot_rows(column, one))
+            store(w, out + N * i + N + j, dot_rows(column, two))
 
 
 @routine
@@ -198,40 +203,57 @@ def add_identity(w: WorkArray, block: int) -> None:
 
 @routine_with(one=rows.invert)
 def invert(w: WorkArray, block: int) -> None:
-    """Invert in place by Gauss-Jordan without row exchange: for I + A Z, whose pivots are near 1."""
-    for k in range(N):
-        pivot = 1.0 / load(w, block + (N + 1) * k)
-        store(w, block + (N + 1) * k, 1.0)
+    """Invert in place by Gauss-Jordan with 2x2 pivots, without exchange: for I + A Z, whose pivots are near I."""
+    for k in range(0, N, 2):
+        one, two = block + N * k, block + N * (k + 1)
+        a, b, c, d = load(w, one + k), load(w, one + k + 1), load(w, two + k), load(w, two + k + 1)
+        scale = 1.0 / (a * d - b * c)
+        a, b, c, d = d * scale, -b * scale, -c * scale, a * scale
+        put_unit(w, block, k)
         for j in range(N):
-            store(w, block + N * k + j, load(w, block + N * k + j) * pivot)
-        row = row_of(w, block + N * k, 1)
+            x, y = load(w, one + j), load(w, two + j)
+            store(w, one + j, a * x + b * y)
+            store(w, two + j, c * x + d * y)
+        x_row, y_row = row_of(w, one, 1), row_of(w, two, 1)
         for i in range(N):
-            if i != k:
-                factor = load(w, block + N * i + k)
-                store(w, block + N * i + k, 0.0)
+            if i // 2 != k // 2:
+                row = block + N * i
+                x, y = load(w, row + k), load(w, row + k + 1)
+                store(w, row + k, 0.0)
+                store(w, row + k + 1, 0.0)
                 for j in range(N):
-                    store(w, block + N * i + j, load(w, block + N * i + j) - factor * row[j])
+                    store(w, row + j, load(w, row + j) - (x * x_row[j] + y * y_row[j]))
+
+
+@inlined
+def put_unit(w: WorkArray, block: int, k: int) -> None:
+    """Put a 2x2 unit matrix on the diagonal."""
+    at = block + (N + 1) * k
+    store(w, at, 1.0)
+    store(w, at + 1, 0.0)
+    store(w, at + N, 0.0)
+    store(w, at + N + 1, 1.0)
 
 
 @routine_with(one=rows.cholesky)
 def cholesky(w: WorkArray, out: int, symmetric: int) -> None:
-    """out = lower C with C C.T = symmetric (semidefinite: zero pivots are skipped); out may be symmetric."""
+    """out = lower C with C C.T = symmetric (semidefinite: zero pivots are skipped); out may be symmetric.
+
+    Eliminates with unscaled columns, so that no next pivot waits for a square root.
+    """
+    diagonal = row_of(w, symmetric, N + 1)
+    for i in range(N):
+        for k in range(i + 1):
+            store(w, out + N * i + k, load(w, symmetric + N * i + k))
     for j in range(N):
-        diagonal = load(w, symmetric + (N + 1) * j)
-        left = diagonal
-        for k in range(j):
-            c = load(w, out + N * j + k)
-            left = left - c * c
-        positive = left - diagonal * RELATIVE_ZERO
-        left = where_positive(positive, left, 1.0)
-        root = square_root(left)
-        inverse = where_positive(positive, root * (1.0 / left), 0.0)  # no division waits for the root
+        column = row_of(w, out + j, N)
+        inverse, root = rows.pivot(column[j], diagonal[j])
         for i in range(j + 1, N):
-            value = load(w, symmetric + N * i + j)
-            for k in range(j):
-                value = value - load(w, out + N * i + k) * load(w, out + N * j + k)
-            store(w, out + N * i + j, value * inverse)
-        store(w, out + (N + 1) * j, where_positive(positive, root, 0.0))
+            scaled = column[i] * inverse
+            for k in range(j + 1, i + 1):
+                store(w, out + N * i + k, load(w, out + N * i + k) - scaled * column[k])
+            store(w, out + N * i + j, scaled * root)
+        store(w, out + (N + 1) * j, root)
         for i in range(j):
             store(w, out + N * i + j, 0.0)
 
@@ -239,13 +261,11 @@ def cholesky(w: WorkArray, out: int, symmetric: int) -> None:
 @routine_with(one=rows.divide_by_lower_transposed)
 def divide_by_lower_transposed(w: WorkArray, out: int, left: int, lower: int) -> None:
     """out = left @ inverse(lower).T, lower regular; out may be left."""
-    for j in range(N):
-        inverse = 1.0 / load(w, lower + (N + 1) * j)
-        for i in range(N):
-            value = load(w, left + N * i + j)
-            for k in range(j):
-                value = value - load(w, out + N * i + k) * load(w, lower + N * j + k)
-            store(w, out + N * i + j, value * inverse)
+    inverse = rows.inverse_diagonal(w, lower)
+    for i in range(N):
+        x0, x1, x2, x3, x4, x5 = rows.substitute(w, lower, inverse, row_of(w, left + N * i, 1))
+        for j, value in enumerate((x0, x1, x2, x3, x4, x5)):
+            store(w, out + N * i + j, value)
 
 
 @routine_with(one=rows.apply)

@@ -22,7 +22,7 @@ from flexmeter.estimation.layout import lay_out, places_of
 from flexmeter.estimation.measurements import NEVER_EXACT, Meter, check_readings, count_bad, count_known, describe
 from flexmeter.estimation.model import EstimatorModel, work_size
 from flexmeter.grid.model import Symmetry
-from flexmeter.powerflow.lanes import FloatArray, IntArray, LANES, block_count, ready, work_array
+from flexmeter.powerflow.lanes import LANES, FloatArray, IntArray, block_count, ready, work_array
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.solve import node_map, share_blocks
 from flexmeter.powerflow.sweep import expand_blocks

@@ -124,70 +124,112 @@ def transposed_constant_multiply(w: WorkArray, out: int, constant: FloatArray, r
 
 @routine
 def invert(w: WorkArray, block: int) -> None:
-    """Invert in place by Gauss-Jordan without row exchange: for I + A Z, whose pivots are near 1."""
-    for k in range(N):
-        row = load_six(w, block + N * k)
-        pivot = 1.0 / load(w, block + (N + 1) * k)
-        row = with_lane(row, k, 1.0) * pivot
+    """Invert in place by Gauss-Jordan with 2x2 pivots, without exchange: for I + A Z, whose pivots are near I."""
+    for k in range(0, N, 2):
+        x, y = load_six(w, block + N * k), load_six(w, block + N * (k + 1))
+        a, b, c, d = lane(x, k), lane(x, k + 1), lane(y, k), lane(y, k + 1)
+        scale = 1.0 / (a * d - b * c)
+        x, y = with_pair(x, k, 1.0, 0.0), with_pair(y, k, 0.0, 1.0)
+        one, two = x * (d * scale) - y * (b * scale), y * (a * scale) - x * (c * scale)
         for i in range(N):
-            if i != k:
-                other = load_six(w, block + N * i)
-                store_six(w, block + N * i, with_lane(other, k, 0.0) - spread(other, k) * row)
-        store_six(w, block + N * k, row)
+            if i // 2 != k // 2:
+                row = load_six(w, block + N * i)
+                rest = with_pair(row, k, 0.0, 0.0)
+                store_six(w, block + N * i, rest - (spread(row, k) * one + spread(row, k + 1) * two))
+        store_six(w, block + N * k, one)
+        store_six(w, block + N * (k + 1), two)
+
+
+@inlined
+def with_pair(row: float, k: int, one: float, two: float) -> float:
+    """Return a row with two items replaced."""
+    return with_lane(with_lane(row, k, one), k + 1, two)
+
+
+@inlined
+def pivot(left: float, diagonal: float) -> tuple[float, float]:
+    """Return inverse and root of a pivot, zero where it is only the rounding of its diagonal."""
+    positive = left - diagonal * RELATIVE_ZERO
+    return where_positive(positive, 1.0 / left, 0.0), where_positive(positive, square_root(left), 0.0)
 
 
 @routine
 def cholesky(w: WorkArray, out: int, symmetric: int) -> None:
-    """out = lower C with C C.T = symmetric (semidefinite: zero pivots are skipped); out may be symmetric."""
+    """out = lower C with C C.T = symmetric (semidefinite: zero pivots are skipped); out may be symmetric.
+
+    Eliminates with unscaled rows, so that no next pivot waits for a square root.
+    """
     r0, r1, r2, r3, r4, r5 = rows_of(w, symmetric)
-    size = (load(w, symmetric), load(w, symmetric + 7), load(w, symmetric + 14), load(w, symmetric + 21))
-    u0 = eliminator(r0, 0, size[0])
-    r1, r2, r3, r4, r5 = less(r1, u0, 1), less(r2, u0, 2), less(r3, u0, 3), less(r4, u0, 4), less(r5, u0, 5)
-    u1 = eliminator(r1, 1, size[1])
-    r2, r3, r4, r5 = less(r2, u1, 2), less(r3, u1, 3), less(r4, u1, 4), less(r5, u1, 5)
-    u2 = eliminator(r2, 2, size[2])
-    r3, r4, r5 = less(r3, u2, 3), less(r4, u2, 4), less(r5, u2, 5)
-    u3 = eliminator(r3, 3, size[3])
-    d4, d5 = load(w, symmetric + 28), load(w, symmetric + 35)
-    r4, r5 = less(r4, u3, 4), less(r5, u3, 5)
-    u4 = eliminator(r4, 4, d4)
-    u5 = eliminator(less(r5, u4, 5), 5, d5)
+    d1, d2, d3, d4, d5 = lane(r1, 1), lane(r2, 2), lane(r3, 3), lane(r4, 4), lane(r5, 5)
+    s0, u0 = eliminator(r0, 0, lane(r0, 0))
+    r1, r2, r3, r4, r5 = (
+        less(r1, r0, s0, 1),
+        less(r2, r0, s0, 2),
+        less(r3, r0, s0, 3),
+        less(r4, r0, s0, 4),
+        less(r5, r0, s0, 5),
+    )
+    s1, u1 = eliminator(r1, 1, d1)
+    r2, r3, r4, r5 = less(r2, r1, s1, 2), less(r3, r1, s1, 3), less(r4, r1, s1, 4), less(r5, r1, s1, 5)
+    s2, u2 = eliminator(r2, 2, d2)
+    r3, r4, r5 = less(r3, r2, s2, 3), less(r4, r2, s2, 4), less(r5, r2, s2, 5)
+    s3, u3 = eliminator(r3, 3, d3)
+    r4, r5 = less(r4, r3, s3, 4), less(r5, r3, s3, 5)
+    s4, u4 = eliminator(r4, 4, d4)
+    _, u5 = eliminator(less(r5, r4, s4, 5), 5, d5)
     put_rows(w, out, transposed((u0, u1, u2, u3, u4, u5)))
 
 
 @inlined
-def less(row: float, upper: float, k: int) -> float:
-    """Return a row after elimination of one above."""
-    return row - spread(upper, k) * upper
+def less(row: float, above: float, scaled: float, k: int) -> float:
+    """Return a row after elimination of one above, which is given and given over its pivot."""
+    return row - spread(above, k) * scaled
 
 
 @inlined
-def eliminator(row: float, k: int, diagonal: float) -> float:
-    """Return the row over the root of its pivot, with zeros before the pivot; all zeros for a pivot that is zero."""
-    left = lane(row, k)
-    positive = left - diagonal * RELATIVE_ZERO
-    left = where_positive(positive, left, 1.0)
-    inverse = where_positive(positive, square_root(left) * (1.0 / left), 0.0)  # no division waits for the root
-    row = row * inverse
+def eliminator(row: float, k: int, diagonal: float) -> tuple[float, float]:
+    """Return a row over its pivot, and over the root of it with zeros before it; zeros for a pivot that is zero."""
+    inverse, root = pivot(lane(row, k), diagonal)
+    scaled = row * inverse
+    upper = scaled * root
     for before in range(k):
-        row = with_lane(row, before, 0.0)
-    return row
+        upper = with_lane(upper, before, 0.0)
+    return scaled, upper
+
+
+@inlined
+def inverse_diagonal(w: WorkArray, lower: int) -> Rows:
+    """Return one over each item of a diagonal."""
+    return (
+        1.0 / load(w, lower),
+        1.0 / load(w, lower + 7),
+        1.0 / load(w, lower + 14),
+        1.0 / load(w, lower + 21),
+        1.0 / load(w, lower + 28),
+        1.0 / load(w, lower + 35),
+    )
+
+
+@inlined
+def substitute(w: WorkArray, lower: int, inverse: Rows, left: Rows) -> Rows:
+    """Return left @ inverse(lower).T of one row in six values, or of all rows with a column in each value."""
+    x0 = left[0] * inverse[0]
+    x1 = (left[1] - x0 * load(w, lower + 6)) * inverse[1]
+    x2 = (left[2] - x0 * load(w, lower + 12) - x1 * load(w, lower + 13)) * inverse[2]
+    x3 = left[3] - x0 * load(w, lower + 18) - x1 * load(w, lower + 19) - x2 * load(w, lower + 20)
+    x3 = x3 * inverse[3]
+    x4 = left[4] - x0 * load(w, lower + 24) - x1 * load(w, lower + 25) - x2 * load(w, lower + 26)
+    x4 = (x4 - x3 * load(w, lower + 27)) * inverse[4]
+    x5 = left[5] - x0 * load(w, lower + 30) - x1 * load(w, lower + 31) - x2 * load(w, lower + 32)
+    x5 = (x5 - x3 * load(w, lower + 33) - x4 * load(w, lower + 34)) * inverse[5]
+    return x0, x1, x2, x3, x4, x5
 
 
 @routine
 def divide_by_lower_transposed(w: WorkArray, out: int, left: int, lower: int) -> None:
     """out = left @ inverse(lower).T, lower regular; out may be left."""
     columns = transposed(rows_of(w, left))
-    x0 = columns[0] * (1.0 / load(w, lower))
-    x1 = (columns[1] - x0 * load(w, lower + 6)) * (1.0 / load(w, lower + 7))
-    x2 = (columns[2] - x0 * load(w, lower + 12) - x1 * load(w, lower + 13)) * (1.0 / load(w, lower + 14))
-    x3 = columns[3] - x0 * load(w, lower + 18) - x1 * load(w, lower + 19) - x2 * load(w, lower + 20)
-    x3 = x3 * (1.0 / load(w, lower + 21))
-    x4 = columns[4] - x0 * load(w, lower + 24) - x1 * load(w, lower + 25) - x2 * load(w, lower + 26)
-    x4 = (x4 - x3 * load(w, lower + 27)) * (1.0 / load(w, lower + 28))
-    x5 = columns[5] - x0 * load(w, lower + 30) - x1 * load(w, lower + 31) - x2 * load(w, lower + 32)
-    x5 = (x5 - x3 * load(w, lower + 33) - x4 * load(w, lower + 34)) * (1.0 / load(w, lower + 35))
-    put_rows(w, out, transposed((x0, x1, x2, x3, x4, x5)))
+    put_rows(w, out, transposed(substitute(w, lower, inverse_diagonal(w, lower), columns)))
 
 
 @routine
