@@ -43,7 +43,7 @@ from flexmeter.estimation.tables import (
     to_pandas,
     voltage_table,
 )
-from flexmeter.estimation.warm import warm
+from flexmeter.estimation.warm import warm, warm_batch, warm_powerflow, warm_single
 
 __all__ = [
     "Answer",
@@ -96,5 +96,8 @@ __all__ = [
     "unknown_bias",
     "voltage_table",
     "warm",
+    "warm_batch",
+    "warm_powerflow",
+    "warm_single",
     "widened",
 ]

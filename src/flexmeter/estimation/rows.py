@@ -96,22 +96,12 @@ def multiply_constant(w: WorkArray, out: int, left: int, constant: FloatArray) -
         store_six(w, out + N * i, combined(w, left + N * i, 1, rows))
 
 
-@inlined
-def weighed(c: FloatArray, row: int, column: int, rows: Rows) -> float:
-    """Return one row of constant @ rows (`column` < 0), or of constant.T @ rows (`row` < 0)."""
-    if column < 0:
-        one = rows[0] * c[row, 0] + rows[1] * c[row, 1] + rows[2] * c[row, 2]
-        return one + (rows[3] * c[row, 3] + rows[4] * c[row, 4] + rows[5] * c[row, 5])
-    one = rows[0] * c[0, column] + rows[1] * c[1, column] + rows[2] * c[2, column]
-    return one + (rows[3] * c[3, column] + rows[4] * c[4, column] + rows[5] * c[5, column])
-
-
 @routine
 def constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
     """out = constant @ right."""
     rows = rows_of(w, right)
     for i in range(N):
-        store_six(w, out + N * i, weighed(constant, i, -1, rows))
+        store_six(w, out + N * i, weighed(constant[i], rows))
 
 
 @routine
@@ -119,7 +109,15 @@ def transposed_constant_multiply(w: WorkArray, out: int, constant: FloatArray, r
     """out = constant.T @ right."""
     rows = rows_of(w, right)
     for i in range(N):
-        store_six(w, out + N * i, weighed(constant, -1, i, rows))
+        store_six(w, out + N * i, weighed(constant[:, i], rows))
+
+
+@inlined
+def weighed(weight: FloatArray, rows: Rows) -> float:
+    """Return the sum of rows, weighted by six numbers."""
+    one = rows[0] * float(weight[0]) + rows[1] * float(weight[1]) + rows[2] * float(weight[2])
+    two = rows[3] * float(weight[3]) + rows[4] * float(weight[4]) + rows[5] * float(weight[5])
+    return one + two
 
 
 @routine

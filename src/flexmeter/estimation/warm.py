@@ -11,24 +11,44 @@ from flexmeter.estimation.measurements import load_meters
 from flexmeter.grid.impedance import line_type_from_sequence
 from flexmeter.grid.model import Area, Bus, Grid, Line, Load, Source
 from flexmeter.powerflow import compile_network, powerflow
+from flexmeter.powerflow.lanes import LANES
 
 
 def warm() -> None:
-    """Run every kernel on a grid of two buses and two areas (half a minute when nothing is compiled yet)."""
-    grid = _smallest()
-    flow = powerflow(compile_network(grid))
+    """Run every kernel on a grid of two buses and two areas (two minutes when nothing is compiled yet)."""
+    warm_powerflow()
+    warm_batch()
+    warm_single()
+
+
+def warm_powerflow() -> None:
+    """Run the kernels of the load flow."""
+    flow = powerflow(compile_network(_smallest()))
     flow.branch_current_a, flow.losses_w  # noqa: B018  compiles their kernels
-    below, above = compile_network(grid, area="below"), compile_network(grid, area="above")
-    meters = load_meters(below)
-    voltage = np.abs(flow.voltage_v[3:4])
-    value, sigma = np.vstack([voltage, [[1e3], [3e2]]]), np.array([[2.3], [10.0], [10.0]])
-    estimator = Estimator(below, meters)
-    message = summarise(estimator.estimate(value, sigma))
+
+
+def warm_batch() -> None:
+    """Run the estimator's kernel for several scenarios."""
+    _lower().estimate(np.tile(_VALUE, LANES), _SIGMA)
+
+
+def warm_single() -> None:
+    """Run the estimator's kernel for one scenario, and those between levels."""
+    estimator, above = _lower(), compile_network(_smallest(), area="above")
+    message = summarise(estimator.estimate(_VALUE, _SIGMA))
     upper = Estimator(above, ()).estimate(
         np.empty((0, 1)), np.empty((0, 1)), reports=reports_from(above, {"below": message})
     )
     answer = Answer(upper.aggregate[0], upper.aggregate_covariance[0], message.value, message.covariance)
-    estimator.estimate(value, sigma, answer=answer)
+    estimator.estimate(_VALUE, _SIGMA, answer=answer)
+
+
+_VALUE, _SIGMA = np.array([[230.0], [1e3], [3e2]]), np.array([[2.3], [10.0], [10.0]])
+
+
+def _lower() -> Estimator:
+    network = compile_network(_smallest(), area="below")
+    return Estimator(network, load_meters(network))
 
 
 def _smallest() -> Grid:

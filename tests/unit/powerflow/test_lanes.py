@@ -16,10 +16,11 @@ from flexmeter.powerflow.lanes import (
     largest,
     load,
     ready,
-    splat,
     square_root,
     store,
     where_positive,
+    width,
+    work_array,
 )
 from flexmeter.powerflow.sweep import larger
 
@@ -29,25 +30,34 @@ def arithmetic(w):
     x, y = load(w, 0), load(w, 1)
     store(w, 2, (x + y) * 2.0 - x / y)
     store(w, 3, square_root(x * x))
-    store(w, 4, where_positive(y - x, splat(1.0), splat(-1.0)))
-    return largest(x), lane(y, 1)
+    store(w, 4, where_positive(y - x, 1.0, -1.0))
+    total = 0.0
+    for k in range(2):
+        total = total - load(w, k)
+    store(w, 5, total)
+    store(w, 6, 7.0)
+    return largest(x), lane(y, width(y) - 1)
 
 
-def test_every_lane_computes_as_numpy():
-    x, y = np.arange(1.0, LANES + 1), np.linspace(3.0, 1.5, LANES)
-    w = np.concatenate([x, y, np.zeros(3 * LANES)])
-    top, second = arithmetic(w)
-    rows = w.reshape(5, LANES)
+@pytest.mark.parametrize("n", [1, LANES])
+def test_every_lane_computes_as_numpy(n):
+    x, y = np.arange(1.0, n + 1), np.linspace(3.0, 1.5, n)
+    w = work_array(7, n)
+    rows = w["lane"] if n > 1 else w[:, None]
+    rows[:2] = x, y
+    top, last = arithmetic(w)
     np.testing.assert_allclose(rows[2], (x + y) * 2 - x / y, rtol=1e-15)
     np.testing.assert_allclose(rows[3], x, rtol=1e-15)
     np.testing.assert_array_equal(rows[4], np.where(y > x, 1, -1))
-    assert (top, second) == (x.max(), y[1])
+    np.testing.assert_allclose(rows[5], -x - y, rtol=1e-15)
+    np.testing.assert_array_equal(rows[6], 7.0)
+    assert (top, last) == (x.max(), y[-1])
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="looks for names of x86 registers")
 def test_the_machine_code_has_vector_instructions():
-    arithmetic(np.ones(5 * LANES))
-    code = next(iter(arithmetic.inspect_asm().values()))
+    arithmetic(work_array(7))
+    code = next(text for key, text in arithmetic.inspect_asm().items() if "Record" in str(key))
     assert re.search(r"v?mulpd", code)
     assert re.search(r"v?sqrtpd", code)
 
@@ -58,11 +68,11 @@ def larger_of(w):
 
 
 def test_a_nan_cannot_hide_behind_a_number():
-    w = np.zeros(3 * LANES)
-    w[:3], w[LANES : LANES + 3] = [np.nan, 1.0, 2.0], [1.0, np.nan, 5.0]
+    w = work_array(3)
+    w["lane"][0, :3], w["lane"][1, :3] = [np.nan, 1.0, 2.0], [1.0, np.nan, 5.0]
     larger_of(w)
-    assert np.isnan(w[2 * LANES : 2 * LANES + 2]).all()
-    assert w[2 * LANES + 2] == 5.0
+    assert np.isnan(w["lane"][2, :2]).all()
+    assert w["lane"][2, 2] == 5.0
 
 
 def test_arrays_are_made_ready_and_blocks_counted():
