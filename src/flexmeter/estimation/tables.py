@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from flexmeter.errors import InputError
 from flexmeter.estimation.estimate import Estimate
@@ -140,7 +140,7 @@ def scenario_table(estimate: Estimate, scenarios: Sequence[str] | None = None) -
         "status": np.array(estimate.status, dtype=np.str_),
         "objective": estimate.objective,
         "degrees_of_freedom": estimate.degrees_of_freedom,
-        "probability_of_larger": np.asarray(chi2.sf(estimate.objective, np.maximum(estimate.degrees_of_freedom, 1))),
+        "probability_of_larger": np.asarray(chdtrc(np.maximum(estimate.degrees_of_freedom, 1), estimate.objective)),
         "iterations": estimate.iterations,
         "losses_w": estimate.losses_w,
     }
