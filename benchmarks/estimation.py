@@ -15,7 +15,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,9 +36,10 @@ from benchmarks._feeders import (
     peer_grid,
     peer_sensors,
     source_node,
+    street,
 )
 from benchmarks._stopwatch import best
-from flexmeter.estimation import Estimate, Estimator, Forest, Meter, load_meters, relative_sigma
+from flexmeter.estimation import Estimate, Estimator, Forest, Meter, load_meters, relative_sigma, warm
 from flexmeter.estimation.estimate import terminal_voltage
 from flexmeter.estimation.estimator import PHASE_TURN
 from flexmeter.grid import Grid
@@ -270,30 +273,97 @@ def compare(feeder: Feeder, steps: int) -> None:
     alone(feeder, steps, pseudo=0.3)
 
 
-def forest(grids: int) -> None:
-    """Estimate many grids of 80 customers and one minute each, with their summaries for the level above."""
-    kinds = [Case(feeder, feeder.grid, 1) for feeder in (lv_feeder(80, seed) for seed in range(20))]
-    members = [kinds[k % len(kinds)] for k in range(grids)]
-    value, sigma = (np.concatenate([getattr(case, name) for case in members]) for name in ("value", "sigma"))
-    trees = Forest([case.estimator for case in members])
+class Streets(Sequence[Estimator]):
+    """Estimators of grids that all differ, in network and in meters, made whenever one is asked for.
+
+    P and Q of every customer are read, the voltage of four in five, the head's in half of the grids. `readings` of every
+    grid made; `seconds` spent on networks, meters and estimators.
+    """
+
+    def __init__(self, grids: int) -> None:
+        self.grids, self.readings, self.seconds, self.customers = grids, {}, 0.0, 0
+
+    def __len__(self) -> int:
+        return self.grids
+
+    def __getitem__(self, number: int) -> Estimator:
+        if number >= self.grids:
+            raise IndexError(number)
+        grid, rng = street(number), np.random.default_rng([7, number])
+        start = time.perf_counter()
+        network = compile_network(grid)
+        mute = {load.id for load in grid.loads if rng.random() < 0.2}
+        meters = [meter for meter in load_meters(network) if meter.quantity != "voltage" or meter.id not in mute]
+        meters += [Meter("voltage", "bus", network.head_bus, phase) for phase in "abc" if number % 2]
+        estimator = Estimator(network, meters)
+        self.seconds += time.perf_counter() - start
+        if number not in self.readings:
+            self.customers += len(grid.loads)
+            self.readings[number] = read(estimator, rng)
+        return estimator
+
+
+def read(estimator: Estimator, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return noisy readings and sigmas of the load flow of the loads' own powers."""
+    network = estimator.network
+    flow = powerflow(network)
+    volt = dict(zip(network.injections, np.abs(terminal_voltage(network, flow.voltage_v)[:, 0]), strict=True))
+    head = dict(zip("abc", np.abs(flow.voltage_v[:3, 0]), strict=True))
+    row, truth = network.injection_row, []
+    for meter in estimator.meters:
+        at = row.get((meter.id, meter.phase), -1)
+        if meter.quantity == "voltage":
+            truth.append(head[meter.phase] if at < 0 else volt[meter.id, meter.phase])
+        else:
+            truth.append((network.power_w if meter.quantity == "active_power" else network.power_var)[at])
+    share = np.array([0.02 if meter.quantity == "reactive_power" else 0.01 for meter in estimator.meters])
+    sigma = np.maximum(share * np.abs(truth), 1.0)
+    return truth + sigma * rng.standard_normal(len(truth)), sigma
+
+
+def minute(trees: Forest, value: np.ndarray, sigma: np.ndarray, what: str, **more: object) -> None:
+    """Time one minute of a forest with its summaries for the level above, on one thread and on two."""
+    warm()
     for threads in (1, 2):
         start = time.perf_counter()
         estimate = trees.estimate(value, sigma, threads=threads)
         estimate.head, estimate.head_covariance  # noqa: B018
         line(
-            f"{grids} grids, one minute, with hand-over covariance, threads: {threads}",
+            f"{len(trees)} {what}, one minute, with hand-over covariance, threads: {threads}",
             time.perf_counter() - start,
             readings=len(value),
             failures=int((~estimate.converged).sum()),
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            note="one call; 20 different grids, each many times",
+            **more,
         )
         del estimate
 
 
-def forest_alone(grids: int) -> None:
-    """Run `forest` in a process of its own: its memory is its own."""
-    code = f"from benchmarks.estimation import forest; forest({grids})"
+def forest(grids: int) -> None:
+    """Estimate many grids of 80 customers and one minute each: 20 different ones, each many times."""
+    kinds = [Case(feeder, feeder.grid, 1) for feeder in (lv_feeder(80, seed) for seed in range(20))]
+    members = [kinds[k % len(kinds)] for k in range(grids)]
+    value, sigma = (np.concatenate([getattr(case, name) for case in members]) for name in ("value", "sigma"))
+    trees = Forest([case.estimator for case in members])
+    minute(trees, value, sigma, "grids of 20 kinds", note="one call; 80 customers per grid; 20 grids, each many times")
+
+
+def different_forest(grids: int) -> None:
+    """Estimate many grids of some 100 customers and one minute each, all of them different."""
+    streets = Streets(grids)
+    start = time.perf_counter()
+    trees = Forest(streets)
+    whole, models = time.perf_counter() - start, streets.seconds
+    value, sigma = np.empty((2, int(trees.first_meter[-1])))
+    for k, rows in enumerate(pairwise(trees.first_meter)):
+        value[slice(*rows)], sigma[slice(*rows)] = streets.readings.pop(k)
+    line(f"{grids} different grids, networks and estimators", models, note=f"{whole:.0f} s with drawing and load flows")
+    minute(trees, value, sigma, "different grids", customers=streets.customers, note="one call; no two grids alike")
+
+
+def alone_in_a_process(task: str, grids: int) -> None:
+    """Run a forest in a process of its own: its memory is its own."""
+    code = f"from benchmarks.estimation import {task}; {task}({grids})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
@@ -310,4 +380,5 @@ if __name__ == "__main__":
     if options.large:
         alone(lv_feeder(8000), 16)
     if options.forest:
-        forest_alone(options.forest)
+        alone_in_a_process("forest", options.forest)
+        alone_in_a_process("different_forest", options.forest)

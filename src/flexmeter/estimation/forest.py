@@ -336,7 +336,8 @@ def _offsets(sizes: IntArray) -> IntArray:
 
 def _share(run: Callable[[int, int], None], count: int, threads: int) -> None:
     """Call `run(first, last)` over all kinds, some at a time, on several threads if asked."""
-    pieces = [(first, min(first + KINDS_AT_ONCE, count)) for first in range(0, count, KINDS_AT_ONCE)]
+    size = min(KINDS_AT_ONCE, -(-count // (4 * threads)))
+    pieces = [(first, min(first + size, count)) for first in range(0, count, max(size, 1))]
     if threads <= 1:
         for first, last in pieces:
             run(first, last)

@@ -22,8 +22,11 @@ from flexmeter.estimation.ties import Ties
 from flexmeter.powerflow.lanes import FloatArray, IntArray
 from flexmeter.powerflow.tree import unshunted, unturned
 
-_TIES = EstimatorModel._fields.index("ties")
-_MODEL, _WANTED = len(EstimatorModel._fields) - 1 + len(Ties._fields), len(Wanted._fields)
+_IMPEDANCE, _TIES = (EstimatorModel._fields.index(name) for name in ("impedance", "ties"))
+_ALONE = len(EstimatorModel._fields) - 2
+_MODEL = _ALONE + len(Ties._fields)
+_END = _MODEL + len(Wanted._fields) - 1
+"""Where the fields that are no tuples end, then the ties, then what is wanted."""
 
 
 class Compiled(NamedTuple):
@@ -72,7 +75,7 @@ def pack(compiled: Compiled, patterns: dict[object, Pattern]) -> Packed:
     """Return a compiled estimator in small; `patterns` keeps one of equal ones."""
     x = compiled.wanted.node_x
     wide = np.flatnonzero(x[:, 1:].any(axis=(1, 2)))  # a leaf's drop takes the first column, a spine bus has none
-    flat = (*_flat(compiled), x[:, 0], wide, x[wide, 1:])
+    flat = (*_flat(compiled), compiled.model.impedance[:, :, 0::2], x[:, 0], wide, x[wide, 1:])
     shared = (unturned(len(compiled.model.parent)), unshunted(len(compiled.model.parent)))
     whole: list[tuple[int, IntArray]] = []
     real: list[tuple[int, FloatArray]] = []
@@ -114,7 +117,16 @@ def unpack(packed: Packed, scratch: IntArray) -> Compiled:
         items.append(part.reshape(length, *tail) if tail else part)
     items.extend(packed.plain)
     flat = pattern.order(items)
-    return _nested(flat[:-3], _node_x(*flat[-3:]))  # type: ignore[arg-type]
+    return _nested(flat[:-4], _impedance(flat[-4]), _node_x(*flat[-3:]))  # type: ignore[arg-type]
+
+
+def _impedance(half: FloatArray) -> FloatArray:
+    """Return the real form of impedances from its columns of the real parts."""
+    result = np.empty((len(half), 6, 6))
+    result[:, :, 0::2] = half
+    np.negative(half[:, 1::2], out=result[:, 0::2, 1::2])
+    result[:, 1::2, 1::2] = half[:, 0::2]
+    return result
 
 
 def _node_x(first: FloatArray, wide: IntArray, rest: FloatArray) -> FloatArray:
@@ -126,14 +138,16 @@ def _node_x(first: FloatArray, wide: IntArray, rest: FloatArray) -> FloatArray:
 
 
 def _flat(compiled: Compiled) -> tuple[object, ...]:
-    """Return all parts but `node_x`, which is the last of `wanted`."""
+    """Return all parts but the impedances and `node_x`, which is the last of `wanted`."""
     model = compiled.model
-    return (*model[:_TIES], *model[_TIES + 1 :], *model.ties, *compiled.wanted[:-1], *compiled[2:])
+    alone = [item for place, item in enumerate(model) if place not in {_IMPEDANCE, _TIES}]
+    return (*alone, *model.ties, *compiled.wanted[:-1], *compiled[2:])
 
 
-def _nested(flat: Sequence[object], node_x: FloatArray) -> Compiled:
+def _nested(flat: Sequence[object], impedance: FloatArray, node_x: FloatArray) -> Compiled:
     """Return what `_flat` took apart."""
-    alone = _MODEL - len(Ties._fields)
-    model = EstimatorModel._make([*flat[:_TIES], Ties._make(flat[alone:_MODEL]), *flat[_TIES:alone]])
-    end = _MODEL + _WANTED - 1
-    return Compiled(model, Wanted._make([*flat[_MODEL:end], node_x]), *flat[end:])  # type: ignore[arg-type]
+    parts = list(flat[:_ALONE])
+    parts.insert(_IMPEDANCE, impedance)
+    parts.insert(_TIES, Ties._make(flat[_ALONE:_MODEL]))
+    model, wanted = EstimatorModel._make(parts), Wanted._make([*flat[_MODEL:_END], node_x])
+    return Compiled(model, wanted, *flat[_END:])  # type: ignore[arg-type]
