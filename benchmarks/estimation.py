@@ -276,8 +276,8 @@ def compare(feeder: Feeder, steps: int) -> None:
 class Streets(Sequence[Estimator]):
     """Estimators of grids that all differ, in network and in meters, made whenever one is asked for.
 
-    P and Q of every customer are read, the voltage of four in five, the head's in half of the grids. `readings` of every
-    grid made; `seconds` spent on networks, meters and estimators.
+    P and Q of every customer are read, the voltage of four in five, the head's in half of the grids. `readings` of all
+    grids made; `seconds` spent on networks, meters and estimators.
     """
 
     def __init__(self, grids: int) -> None:

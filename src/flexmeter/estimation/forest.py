@@ -323,11 +323,14 @@ class ForestEstimate:
         return self._of_nodes(self.fields.node)
 
     def _of_grids(self, field: Field, rows: int) -> np.ndarray:
-        n_scenario = self.n_scenario if field.flat.size else 0
-        return field.of_grids(self.forest.kind, self.forest.place, rows, n_scenario)
+        return field.of_grids(self.forest.kind, self.forest.place, rows, self._columns(field))
 
     def _of_nodes(self, field: Field) -> np.ndarray:
-        return field.of_rows(self.forest.members, self.forest.first_node, self.n_scenario if field.flat.size else 0)
+        return field.of_rows(self.forest.members, self.forest.first_node, self._columns(field))
+
+    def _columns(self, field: Field) -> int:
+        """Return how many columns a grid has: none of what was not asked for."""
+        return self.n_scenario if field.columns.any() or not len(self.forest) else 0
 
 
 def _offsets(sizes: IntArray) -> IntArray:
