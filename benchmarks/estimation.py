@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -46,6 +45,8 @@ from flexmeter.grid import Grid
 from flexmeter.machine import machine
 from flexmeter.powerflow import Network, compile_network, powerflow
 
+PEER_SECONDS, PEER_SCENARIOS = 5.0, 16
+"""For how long a peer's batch is run, and with at least so many scenarios."""
 METHODS = (CalculationMethod.newton_raphson, CalculationMethod.iterative_linear)
 
 
@@ -109,7 +110,7 @@ def peer_update(case: Case, feeder: Feeder) -> dict[str, np.ndarray]:
 
 def failure(error: PowerGridError) -> str:
     failed = getattr(error, "failed_scenarios", None)
-    return f"{type(error).__name__}: {1 if failed is None else len(failed)} of the batch"
+    return f"{type(error).__name__}: {1 if failed is None else len(failed)}"
 
 
 class Peer:
@@ -129,15 +130,23 @@ class Peer:
             max_iterations=30,
         )
 
-    def seconds(self) -> tuple[float | None, float | None, int | str]:
-        """Return those of the batch and of one estimation at a tolerance of 1e-5, and what failed."""
+    def seconds(self) -> tuple[float | None, float | None, int, int | str]:
+        """Return those of a batch and of one estimation at a tolerance of 1e-5, its scenarios, and what failed of them.
+
+        Of a slow case only the first scenarios are run, for some `PEER_SECONDS`.
+        """
+        start = time.perf_counter()
+        with suppress(PowerGridError):
+            self.run(slice(0, PEER_SCENARIOS))
+        each = (time.perf_counter() - start) / PEER_SCENARIOS
+        scenarios = min(self.case.value.shape[1], max(PEER_SCENARIOS, int(PEER_SECONDS / each)))
         try:
             start = time.perf_counter()
-            self.run(slice(None))
+            self.run(slice(0, scenarios))
             batch = time.perf_counter() - start
-            return batch, best(lambda: self.run(slice(0, 1)), 5), 0
+            return batch, best(lambda: self.run(slice(0, 1)), 5), scenarios, 0
         except PowerGridError as error:
-            return None, None, failure(error)
+            return None, None, scenarios, failure(error)
 
     def gaps(self, steps: int = 16) -> dict[str, object]:
         """Compare optima at the tightest tolerance the peer reaches in the first steps: |V| of all nodes [pu], and J.
@@ -250,18 +259,20 @@ def compare(feeder: Feeder, steps: int) -> None:
         failures = int((~case.estimator.estimate(case.value, case.sigma, covariance=False).converged).sum())
         batch = best(lambda case=case: case.estimator.estimate(case.value, case.sigma, covariance=False), 3)
         single = best(lambda case=case, one=one: case.estimator.estimate(*one, covariance=False), 50)
-        for peer, peer_batch, peer_single, failed, gaps in theirs:
-            for what, mine, seconds in ((f"batch {steps}", batch, peer_batch), ("single", single, peer_single)):
+        for peer, peer_batch, peer_single, scenarios, failed, gaps in theirs:
+            runs = (f"batch {steps}", batch, peer_batch, steps, scenarios), ("single", single, peer_single, 1, 1)
+            for what, mine, seconds, count, peer_count in runs:
                 line(
                     f"{feeder.name} {what}, {kind}",
                     mine,
                     peer=f"power-grid-model {peer.method.name}",
                     peer_s=seconds,
-                    ratio=seconds and seconds / mine,
+                    peer_scenarios=peer_count,
+                    ratio=seconds and (seconds / peer_count) / (mine / count),
                     failures=failures,
-                    peer_failures=failed,
+                    peer_failures=failed and f"{failed} of {scenarios} scenarios",
                     **(gaps if full is case else {}),
-                    note="peer timed at tolerance 1e-5; gaps of |V| [pu] and J in a run of their own at gap_tolerance",
+                    note="peer timed at tolerance 1e-5, ratio per scenario; gaps in runs of their own at gap_tolerance",
                 )
     import pandapower.estimation  # here: the forest's memory is to be its own
 
@@ -276,12 +287,13 @@ def compare(feeder: Feeder, steps: int) -> None:
 class Streets(Sequence[Estimator]):
     """Estimators of grids that all differ, in network and in meters, made whenever one is asked for.
 
-    P and Q of every customer are read, the voltage of four in five, the head's in half of the grids. `readings` of all
-    grids made; `seconds` spent on networks, meters and estimators.
+    P and Q of every customer are read, the voltage of four in five, the head's in half of the grids. Readings of all
+    grids made fill `value` and `sigma` up to `end`; `seconds` went into networks, meters and estimators.
     """
 
     def __init__(self, grids: int) -> None:
-        self.grids, self.readings, self.seconds, self.customers = grids, {}, 0.0, 0
+        self.value, self.sigma = np.empty((2, 600 * grids))  # what is not touched takes no memory
+        self.grids, self.made, self.end, self.seconds, self.customers = grids, 0, 0, 0.0, 0
 
     def __len__(self) -> int:
         return self.grids
@@ -297,9 +309,10 @@ class Streets(Sequence[Estimator]):
         meters += [Meter("voltage", "bus", network.head_bus, phase) for phase in "abc" if number % 2]
         estimator = Estimator(network, meters)
         self.seconds += time.perf_counter() - start
-        if number not in self.readings:
-            self.customers += len(grid.loads)
-            self.readings[number] = read(estimator, rng)
+        if number == self.made:
+            rows = slice(self.end, self.end + len(meters))
+            self.value[rows], self.sigma[rows] = read(estimator, rng)
+            self.made, self.end, self.customers = number + 1, rows.stop, self.customers + len(grid.loads)
         return estimator
 
 
@@ -321,6 +334,11 @@ def read(estimator: Estimator, rng: np.random.Generator) -> tuple[np.ndarray, np
     return truth + sigma * rng.standard_normal(len(truth)), sigma
 
 
+def peak_mb() -> float:
+    """Return the most memory this process ever had [MiB]; `getrusage` would count the process that started it."""
+    return float(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
 def minute(trees: Forest, value: np.ndarray, sigma: np.ndarray, what: str, **more: object) -> None:
     """Time one minute of a forest with its summaries for the level above, on one thread and on two."""
     warm()
@@ -333,7 +351,7 @@ def minute(trees: Forest, value: np.ndarray, sigma: np.ndarray, what: str, **mor
             time.perf_counter() - start,
             readings=len(value),
             failures=int((~estimate.converged).sum()),
-            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_rss_mb=peak_mb(),
             **more,
         )
         del estimate
@@ -354,10 +372,8 @@ def different_forest(grids: int) -> None:
     start = time.perf_counter()
     trees = Forest(streets)
     whole, models = time.perf_counter() - start, streets.seconds
-    value, sigma = np.empty((2, int(trees.first_meter[-1])))
-    for k, rows in enumerate(pairwise(trees.first_meter)):
-        value[slice(*rows)], sigma[slice(*rows)] = streets.readings.pop(k)
     line(f"{grids} different grids, networks and estimators", models, note=f"{whole:.0f} s with drawing and load flows")
+    value, sigma = streets.value[: streets.end], streets.sigma[: streets.end]
     minute(trees, value, sigma, "different grids", customers=streets.customers, note="one call; no two grids alike")
 
 

@@ -26,7 +26,7 @@ from flexmeter.estimation.intake import Readings
 from flexmeter.estimation.layout import combine
 from flexmeter.estimation.measurements import NEVER_EXACT, check_readings, count_bad, count_known
 from flexmeter.estimation.model import work_size
-from flexmeter.estimation.packed import Compiled, Packed, Pattern, pack, unpack
+from flexmeter.estimation.packed import Compiled, Packed, Shelf, pack, unpack
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
 from flexmeter.powerflow.solve import share_blocks
 from flexmeter.powerflow.sweep import expand_blocks
@@ -59,16 +59,18 @@ class Forest:
     def __init__(self, estimators: Sequence[Estimator]) -> None:
         self.estimators = estimators
         seen: WeakKeyDictionary[Estimator, int] = WeakKeyDictionary()
-        patterns: dict[object, Pattern] = {}
+        shelf = Shelf()
         packed: list[Packed] = []
         kinds, sizes, flags = [], [], []
         for estimator in estimators:
             kind = seen.setdefault(estimator, len(packed))
             kinds.append(kind)
             if kind == len(packed):
-                packed.append(pack(estimator.compiled, patterns))
+                packed.append(pack(estimator.compiled, shelf))
                 sizes.append(sizes_of(estimator))
-                flags.append(np.array([_BITS.get(meter.quantity, 0) for meter in estimator.meters], np.int8))
+                flags.append(
+                    shelf.keep(np.array([_BITS.get(meter.quantity, 0) for meter in estimator.meters], np.int8), np.int8)
+                )
         self.packed = tuple(packed)
         self.kind, self.sizes = np.array(kinds, np.int64), np.array(sizes, np.int64).reshape(-1, len(Sizes._fields))
         by_kind = np.argsort(self.kind, kind="stable")

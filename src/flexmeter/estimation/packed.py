@@ -22,6 +22,8 @@ from flexmeter.estimation.ties import Ties
 from flexmeter.powerflow.lanes import FloatArray, IntArray
 from flexmeter.powerflow.tree import unshunted, unturned
 
+PIECE = 1 << 18
+"""Numbers that a shelf takes from memory at a time."""
 _IMPEDANCE, _TIES = (EstimatorModel._fields.index(name) for name in ("impedance", "ties"))
 _ALONE = len(EstimatorModel._fields) - 2
 _MODEL = _ALONE + len(Ties._fields)
@@ -71,8 +73,25 @@ class Packed:
     numbers: FloatArray
 
 
-def pack(compiled: Compiled, patterns: dict[object, Pattern]) -> Packed:
-    """Return a compiled estimator in small; `patterns` keeps one of equal ones."""
+class Shelf:
+    """Where packed estimators lie: in memory of their own, apart from all that is made and dropped on the way."""
+
+    def __init__(self) -> None:
+        self.patterns: dict[object, Pattern] = {}
+        self._free: dict[type, np.ndarray] = {}
+
+    def keep(self, array: np.ndarray, kind: type) -> np.ndarray:
+        """Return a copy of a 1-d array."""
+        free = self._free.get(kind)
+        if free is None or len(free) < len(array):
+            free = np.empty(max(PIECE, len(array)), kind)
+        place, self._free[kind] = free[: len(array)], free[len(array) :]
+        place[:] = array
+        return place
+
+
+def pack(compiled: Compiled, shelf: Shelf) -> Packed:
+    """Return a compiled estimator in small."""
     x = compiled.wanted.node_x
     wide = np.flatnonzero(x[:, 1:].any(axis=(1, 2)))  # a leaf's drop takes the first column, a spine bus has none
     flat = (*_flat(compiled), compiled.model.impedance[:, :, 0::2], x[:, 0], wide, x[wide, 1:])
@@ -93,11 +112,11 @@ def pack(compiled: Compiled, patterns: dict[object, Pattern]) -> Packed:
     counts, tails = tuple(count for _, count in groups), tuple(array.shape[1:] for _, array in real)
     order = tuple(np.argsort([place for place, _ in (*whole, *real, *plain)]).tolist())
     return Packed(
-        pattern=patterns.setdefault((counts, tails, order), Pattern(counts, tails, itemgetter(*order))),
+        pattern=shelf.patterns.setdefault((counts, tails, order), Pattern(counts, tails, itemgetter(*order))),
         lengths=(*(length for length, _ in groups), *(len(array) for _, array in real)),
         plain=tuple(item for _, item in plain),
-        positions=positions.astype(np.int16) if is_small else positions,
-        numbers=numbers,
+        positions=shelf.keep(positions, np.int16 if is_small else np.int64),
+        numbers=shelf.keep(numbers, np.float64),
     )
 
 
