@@ -8,7 +8,6 @@ import numpy as np
 from power_grid_model import LoadGenType, MeasuredTerminalType, WindingType, initialize_array
 
 from flexmeter.grid import Bus, Grid, Line, Load, Source, line_type_from_sequence
-from flexmeter.scenario.european_lv import european_lv_grid
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class Feeder:
 
 def european_lv() -> Feeder:
     """The IEEE European LV Test Feeder, transformer included."""
+    from flexmeter.scenario.european_lv import european_lv_grid  # here: a forest's memory is to be its own
+
     grid = european_lv_grid()
     number = {bus.id: k for k, bus in enumerate(grid.buses)}
     power = np.array([complex(load.power_w[0], load.power_var[0]) for load in grid.loads])
@@ -67,6 +68,40 @@ def lv_feeder(customers: int, seed: int = 1) -> Feeder:
         "lv", tuple(buses), (main, service), tuple(lines), sources=(Source("s", "0", 408.0),), loads=tuple(loads)
     )
     return Feeder(f"lv{len(buses)}", grid, np.array(at), np.array(phases), np.array(power), 400.0)
+
+
+def street(seed: int) -> Grid:
+    """400 V, no two alike: 60 to 140 customers on one to four feeders, cables, lengths and phases drawn by the seed.
+
+    One customer in ten has three phases; the bus of every other one has its own phase only.
+    """
+    rng = np.random.default_rng(seed)
+    types = tuple(
+        line_type_from_sequence(f"t{k}", r1_ohm_per_km=r, x1_ohm_per_km=0.08, r0_ohm_per_km=4 * r, x0_ohm_per_km=0.3)
+        for k, r in enumerate((0.125, 0.206, 0.32, 0.64, 1.15))
+    )
+    buses, lines, loads = [Bus("0", 400.0)], [], []
+    heads = [["0"] for _ in range(int(rng.integers(1, 5)))]
+    for k in range(int(rng.integers(15, 36))):
+        buses.append(Bus(f"n{k}", 400.0))
+        feeder = heads[int(rng.integers(len(heads)))]
+        above = feeder[-1] if rng.random() < 0.8 else feeder[int(rng.integers(len(feeder)))]
+        lines.append(Line(f"l{k}", above, f"n{k}", f"t{rng.integers(3)}", float(rng.uniform(0.01, 0.05))))
+        feeder.append(f"n{k}")
+    joints = buses[1:]
+    for c in range(int(rng.integers(60, 141))):
+        phases = "abc" if rng.random() < 0.1 else "abc"[int(rng.integers(3))]
+        buses.append(Bus(f"c{c}", 400.0, phases=phases))
+        above = joints[int(rng.integers(len(joints)))].id
+        lines.append(
+            Line(f"s{c}", above, f"c{c}", f"t{rng.integers(3, 5)}", float(rng.uniform(0.01, 0.03)), phases=phases)
+        )
+        p = rng.gamma(2.0, 450.0 / len(phases), len(phases)) + 50
+        q = p * np.tan(np.arccos(rng.uniform(0.9, 0.99)))
+        loads.append(Load(f"d{c}", f"c{c}", phases=phases, power_w=tuple(p.tolist()), power_var=tuple(q.tolist())))
+    return Grid(
+        f"street {seed}", tuple(buses), types, tuple(lines), sources=(Source("s", "0", 408.0),), loads=tuple(loads)
+    )
 
 
 def mv_feeder(seed: int = 2) -> Feeder:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,15 +35,18 @@ from benchmarks._feeders import (
     peer_grid,
     peer_sensors,
     source_node,
+    street,
 )
 from benchmarks._stopwatch import best
-from flexmeter.estimation import Estimate, Estimator, Forest, Meter, load_meters, relative_sigma
+from flexmeter.estimation import Estimate, Estimator, Forest, Meter, load_meters, relative_sigma, warm
 from flexmeter.estimation.estimate import terminal_voltage
 from flexmeter.estimation.estimator import PHASE_TURN
 from flexmeter.grid import Grid
 from flexmeter.machine import machine
 from flexmeter.powerflow import Network, compile_network, powerflow
 
+PEER_SECONDS, PEER_SCENARIOS = 5.0, 16
+"""For how long a peer's batch is run, and with at least so many scenarios."""
 METHODS = (CalculationMethod.newton_raphson, CalculationMethod.iterative_linear)
 
 
@@ -106,7 +110,7 @@ def peer_update(case: Case, feeder: Feeder) -> dict[str, np.ndarray]:
 
 def failure(error: PowerGridError) -> str:
     failed = getattr(error, "failed_scenarios", None)
-    return f"{type(error).__name__}: {1 if failed is None else len(failed)} of the batch"
+    return f"{type(error).__name__}: {1 if failed is None else len(failed)}"
 
 
 class Peer:
@@ -126,15 +130,23 @@ class Peer:
             max_iterations=30,
         )
 
-    def seconds(self) -> tuple[float | None, float | None, int | str]:
-        """Return those of the batch and of one estimation at a tolerance of 1e-5, and what failed."""
+    def seconds(self) -> tuple[float | None, float | None, int, int | str]:
+        """Return those of a batch and of one estimation at a tolerance of 1e-5, its scenarios, and what failed of them.
+
+        Of a slow case only the first scenarios are run, for some `PEER_SECONDS`.
+        """
+        start = time.perf_counter()
+        with suppress(PowerGridError):
+            self.run(slice(0, PEER_SCENARIOS))
+        each = (time.perf_counter() - start) / PEER_SCENARIOS
+        scenarios = min(self.case.value.shape[1], max(PEER_SCENARIOS, int(PEER_SECONDS / each)))
         try:
             start = time.perf_counter()
-            self.run(slice(None))
+            self.run(slice(0, scenarios))
             batch = time.perf_counter() - start
-            return batch, best(lambda: self.run(slice(0, 1)), 5), 0
+            return batch, best(lambda: self.run(slice(0, 1)), 5), scenarios, 0
         except PowerGridError as error:
-            return None, None, failure(error)
+            return None, None, scenarios, failure(error)
 
     def gaps(self, steps: int = 16) -> dict[str, object]:
         """Compare optima at the tightest tolerance the peer reaches in the first steps: |V| of all nodes [pu], and J.
@@ -247,18 +259,20 @@ def compare(feeder: Feeder, steps: int) -> None:
         failures = int((~case.estimator.estimate(case.value, case.sigma, covariance=False).converged).sum())
         batch = best(lambda case=case: case.estimator.estimate(case.value, case.sigma, covariance=False), 3)
         single = best(lambda case=case, one=one: case.estimator.estimate(*one, covariance=False), 50)
-        for peer, peer_batch, peer_single, failed, gaps in theirs:
-            for what, mine, seconds in ((f"batch {steps}", batch, peer_batch), ("single", single, peer_single)):
+        for peer, peer_batch, peer_single, scenarios, failed, gaps in theirs:
+            runs = (f"batch {steps}", batch, peer_batch, steps, scenarios), ("single", single, peer_single, 1, 1)
+            for what, mine, seconds, count, peer_count in runs:
                 line(
                     f"{feeder.name} {what}, {kind}",
                     mine,
                     peer=f"power-grid-model {peer.method.name}",
                     peer_s=seconds,
-                    ratio=seconds and seconds / mine,
+                    peer_scenarios=peer_count,
+                    ratio=seconds and (seconds / peer_count) / (mine / count),
                     failures=failures,
-                    peer_failures=failed,
+                    peer_failures=failed and f"{failed} of {scenarios} scenarios",
                     **(gaps if full is case else {}),
-                    note="peer timed at tolerance 1e-5; gaps of |V| [pu] and J in a run of their own at gap_tolerance",
+                    note="peer timed at tolerance 1e-5, ratio per scenario; gaps in runs of their own at gap_tolerance",
                 )
     import pandapower.estimation  # here: the forest's memory is to be its own
 
@@ -270,30 +284,102 @@ def compare(feeder: Feeder, steps: int) -> None:
     alone(feeder, steps, pseudo=0.3)
 
 
-def forest(grids: int) -> None:
-    """Estimate many grids of 80 customers and one minute each, with their summaries for the level above."""
-    kinds = [Case(feeder, feeder.grid, 1) for feeder in (lv_feeder(80, seed) for seed in range(20))]
-    members = [kinds[k % len(kinds)] for k in range(grids)]
-    value, sigma = (np.concatenate([getattr(case, name) for case in members]) for name in ("value", "sigma"))
-    trees = Forest([case.estimator for case in members])
+class Streets(Sequence[Estimator]):
+    """Estimators of grids that all differ, in network and in meters, made whenever one is asked for.
+
+    P and Q of every customer are read, the voltage of four in five, the head's in half of the grids. Readings of all
+    grids made fill `value` and `sigma` up to `end`; `seconds` went into networks, meters and estimators.
+    """
+
+    def __init__(self, grids: int) -> None:
+        self.value, self.sigma = np.empty((2, 600 * grids))  # what is not touched takes no memory
+        self.grids, self.made, self.end, self.seconds, self.customers = grids, 0, 0, 0.0, 0
+
+    def __len__(self) -> int:
+        return self.grids
+
+    def __getitem__(self, number: int) -> Estimator:
+        if number >= self.grids:
+            raise IndexError(number)
+        grid, rng = street(number), np.random.default_rng([7, number])
+        start = time.perf_counter()
+        network = compile_network(grid)
+        mute = {load.id for load in grid.loads if rng.random() < 0.2}
+        meters = [meter for meter in load_meters(network) if meter.quantity != "voltage" or meter.id not in mute]
+        meters += [Meter("voltage", "bus", network.head_bus, phase) for phase in "abc" if number % 2]
+        estimator = Estimator(network, meters)
+        self.seconds += time.perf_counter() - start
+        if number == self.made:
+            rows = slice(self.end, self.end + len(meters))
+            self.value[rows], self.sigma[rows] = read(estimator, rng)
+            self.made, self.end, self.customers = number + 1, rows.stop, self.customers + len(grid.loads)
+        return estimator
+
+
+def read(estimator: Estimator, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return noisy readings and sigmas of the load flow of the loads' own powers."""
+    network = estimator.network
+    flow = powerflow(network)
+    volt = dict(zip(network.injections, np.abs(terminal_voltage(network, flow.voltage_v)[:, 0]), strict=True))
+    head = dict(zip("abc", np.abs(flow.voltage_v[:3, 0]), strict=True))
+    row, truth = network.injection_row, []
+    for meter in estimator.meters:
+        at = row.get((meter.id, meter.phase), -1)
+        if meter.quantity == "voltage":
+            truth.append(head[meter.phase] if at < 0 else volt[meter.id, meter.phase])
+        else:
+            truth.append((network.power_w if meter.quantity == "active_power" else network.power_var)[at])
+    share = np.array([0.02 if meter.quantity == "reactive_power" else 0.01 for meter in estimator.meters])
+    sigma = np.maximum(share * np.abs(truth), 1.0)
+    return truth + sigma * rng.standard_normal(len(truth)), sigma
+
+
+def peak_mb() -> float:
+    """Return the most memory this process ever had [MiB]; `getrusage` would count the process that started it."""
+    return float(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def minute(trees: Forest, value: np.ndarray, sigma: np.ndarray, what: str, **more: object) -> None:
+    """Time one minute of a forest with its summaries for the level above, on one thread and on two."""
+    warm()
     for threads in (1, 2):
         start = time.perf_counter()
         estimate = trees.estimate(value, sigma, threads=threads)
         estimate.head, estimate.head_covariance  # noqa: B018
         line(
-            f"{grids} grids, one minute, with hand-over covariance, threads: {threads}",
+            f"{len(trees)} {what}, one minute, with hand-over covariance, threads: {threads}",
             time.perf_counter() - start,
             readings=len(value),
             failures=int((~estimate.converged).sum()),
-            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            note="one call; 20 different grids, each many times",
+            peak_rss_mb=peak_mb(),
+            **more,
         )
         del estimate
 
 
-def forest_alone(grids: int) -> None:
-    """Run `forest` in a process of its own: its memory is its own."""
-    code = f"from benchmarks.estimation import forest; forest({grids})"
+def forest(grids: int) -> None:
+    """Estimate many grids of 80 customers and one minute each: 20 different ones, each many times."""
+    kinds = [Case(feeder, feeder.grid, 1) for feeder in (lv_feeder(80, seed) for seed in range(20))]
+    members = [kinds[k % len(kinds)] for k in range(grids)]
+    value, sigma = (np.concatenate([getattr(case, name) for case in members]) for name in ("value", "sigma"))
+    trees = Forest([case.estimator for case in members])
+    minute(trees, value, sigma, "grids of 20 kinds", note="one call; 80 customers per grid; 20 grids, each many times")
+
+
+def different_forest(grids: int) -> None:
+    """Estimate many grids of some 100 customers and one minute each, all of them different."""
+    streets = Streets(grids)
+    start = time.perf_counter()
+    trees = Forest(streets)
+    whole, models = time.perf_counter() - start, streets.seconds
+    line(f"{grids} different grids, networks and estimators", models, note=f"{whole:.0f} s with drawing and load flows")
+    value, sigma = streets.value[: streets.end], streets.sigma[: streets.end]
+    minute(trees, value, sigma, "different grids", customers=streets.customers, note="one call; no two grids alike")
+
+
+def alone_in_a_process(task: str, grids: int) -> None:
+    """Run a forest in a process of its own: its memory is its own."""
+    code = f"from benchmarks.estimation import {task}; {task}({grids})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
@@ -310,4 +396,5 @@ if __name__ == "__main__":
     if options.large:
         alone(lv_feeder(8000), 16)
     if options.forest:
-        forest_alone(options.forest)
+        alone_in_a_process("forest", options.forest)
+        alone_in_a_process("different_forest", options.forest)

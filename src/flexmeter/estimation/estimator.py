@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,9 +19,10 @@ from flexmeter.estimation.forecast import Forecast, default_forecast
 from flexmeter.estimation.gauss_newton import Solution, estimate_blocks
 from flexmeter.estimation.intake import Readings
 from flexmeter.estimation.joint import Joint
-from flexmeter.estimation.layout import lay_out, places_of
+from flexmeter.estimation.layout import combine, lay_out, places_of
 from flexmeter.estimation.measurements import NEVER_EXACT, Meter, check_readings, count_bad, count_known, describe
 from flexmeter.estimation.model import EstimatorModel, work_size
+from flexmeter.estimation.packed import Compiled
 from flexmeter.grid.model import Symmetry
 from flexmeter.powerflow.lanes import LANES, FloatArray, IntArray, block_count, ready, work_array
 from flexmeter.powerflow.network import Network
@@ -67,9 +69,19 @@ class Estimator:
         self._merged = self.layout.n_slot < len(self.meters)
         self._is_voltage = np.array([meter.quantity == "voltage" for meter in self.meters], float)
         self._is_inexact = np.array([meter.quantity in NEVER_EXACT for meter in self.meters], float)
-        self._rows = {meter: row for row, meter in enumerate(self.meters)}
         self.forecast = forecast or default_forecast(network)
         self._compile(self.forecast)
+
+    @cached_property
+    def _rows(self) -> dict[Meter, int]:
+        return {meter: row for row, meter in enumerate(self.meters)}
+
+    @property
+    def compiled(self) -> Compiled:
+        """What the kernels take of it."""
+        slot = self.layout.slot if self._merged else self.layout.slot[:0]
+        report, rows = self._reports(None, 1), (self._free_rows, self._phasor_rows)
+        return Compiled(self._model, self._wanted, *self._node_map[:2], *rows, slot, report)
 
     def _compile(self, forecast: Forecast) -> None:
         network, layout = self.network, self.layout
@@ -167,7 +179,7 @@ class Estimator:
         z, s = self._readings(value, sigma, check)
         n = z.shape[1] if z.shape[0] or reports is None else reports.value.shape[2]
         reported, above = self._reports(reports, n), self._above(answer, n)
-        readings = Readings(z, s, reported, *_angles(source_angle_rad, n), above, *self._start(start, n))
+        readings = Readings(z, s, reported, *head_angles(source_angle_rad, n), above, *self._start(start, n))
         solution, deviations = self._solution(n), self._deviations(n if covariance else 0)
         node_v = np.empty((len(self.network.nodes), n), complex)
         chosen, sign = self._joint(joint, losses, n)
@@ -253,17 +265,8 @@ class Estimator:
         if not shapes_fit or (check and count_bad(ready(z), ready(wide), self._is_inexact, self._is_voltage)):
             raise MeasurementError(check_readings(self.meters, z, s), self.network.name)
         if self._merged:
-            z, wide = self._merge(z, wide)
+            z, wide = combine(self.layout.slot, z, wide)
         return ready(z), ready(wide)
-
-    def _merge(self, z: FloatArray, s: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Combine readings of the same quantity: weighted mean; the smallest sigma allowed for is 1e-9."""
-        weight = np.where(np.isnan(z), 0.0, 1 / np.maximum(s, 1e-9) ** 2)
-        total, moment = np.zeros((self.layout.n_slot, z.shape[1])), np.zeros((self.layout.n_slot, z.shape[1]))
-        np.add.at(total, self.layout.slot, weight)
-        np.add.at(moment, self.layout.slot, weight * np.nan_to_num(z))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return moment / total, 1 / np.sqrt(total)
 
     def _reports(self, reports: Reports | None, n_scenario: int) -> FloatArray:
         n = len(self.network.aggregates)
@@ -326,7 +329,8 @@ def _signed(covariance: FloatArray, sign: FloatArray, n_scenario: int) -> FloatA
     return np.asarray(covariance.reshape(n, n, n_scenario) * np.multiply.outer(sign, sign)[:, :, None])
 
 
-def _angles(angle: ArrayLike | None, n_scenario: int) -> tuple[FloatArray, FloatArray]:
+def head_angles(angle: ArrayLike | None, n_scenario: int) -> tuple[FloatArray, FloatArray]:
+    """Return (3, n_scenario) real and imaginary parts of the directions of the head voltages."""
     if angle is None and n_scenario == 1:
         return TURN_RE, TURN_IM
     turn = PHASE_TURN if angle is None else np.exp(1j * np.asarray(angle, float))

@@ -129,7 +129,7 @@ def _key(network: Network, meter: Meter, number: int) -> Key | None:
     if meter.quantity in _PHASORS:
         return _phasor_key(network, meter, number)
     if meter.at == "load":
-        return _load_key(network, meter)
+        return _load_key(network, meter) if meter.quantity in _LEAF else None
     if meter.at == "bus":
         return _bus_key(network, meter)
     return _flow_key(network, meter, number)
@@ -137,7 +137,7 @@ def _key(network: Network, meter: Meter, number: int) -> Key | None:
 
 def _load_key(network: Network, meter: Meter) -> Key | None:
     row = network.injection_row.get((meter.id, meter.phase))
-    if row is None or is_aggregate(meter.id) or meter.quantity not in _LEAF:
+    if row is None or is_aggregate(meter.id):
         return None
     return meter.quantity, "load", row, 0, 0, 0
 
@@ -217,6 +217,16 @@ def _leaf_rows(tree: Tree, slots: dict[Key, int]) -> IntArray:
         elif key[1] == "load":
             rows[_LEAF[key[0]], tree.injection_leaf[key[2]]] = row
     return rows
+
+
+def combine(slot: IntArray, value: FloatArray, sigma: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the readings with those of a slot combined: weighted mean; the smallest sigma allowed for is 1e-9."""
+    weight = np.where(np.isnan(value), 0.0, 1 / np.maximum(sigma, 1e-9) ** 2)
+    total, moment = np.zeros((2, int(slot.max()) + 1, value.shape[1]))
+    np.add.at(total, slot, weight)
+    np.add.at(moment, slot, weight * np.nan_to_num(value))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return moment / total, 1 / np.sqrt(total)
 
 
 def places_of(layout: Layout, slots: Sequence[int]) -> tuple[IntArray, IntArray, IntArray, IntArray, FloatArray]:

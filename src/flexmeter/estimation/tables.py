@@ -6,15 +6,15 @@ memory if it is estimated and written block by block: `in_blocks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from flexmeter.errors import InputError
 from flexmeter.estimation.estimate import Estimate
@@ -26,6 +26,7 @@ from flexmeter.powerflow.network import Network
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
+    import pyarrow as pa
 
 UNITS: dict[str, str] = {
     "voltage": "V",
@@ -91,7 +92,7 @@ def voltage_table(estimate: Estimate, scenarios: Sequence[str] | None = None) ->
     if estimate.sigma_voltage_v.size:
         columns["sigma_voltage_v"] = _long(estimate.sigma_voltage_v)
         columns["observable"] = np.ascontiguousarray(estimate.observable.T).ravel()
-    return pa.table(columns)
+    return _table(columns)
 
 
 def injection_table(estimate: Estimate, scenarios: Sequence[str] | None = None) -> pa.Table:
@@ -102,7 +103,7 @@ def injection_table(estimate: Estimate, scenarios: Sequence[str] | None = None) 
     if estimate.sigma_voltage_v.size:
         columns["sigma_active_power_w"] = _long(estimate.sigma_active_power_w)
         columns["sigma_reactive_power_var"] = _long(estimate.sigma_reactive_power_var)
-    return pa.table(columns)
+    return _table(columns)
 
 
 def meter_table(
@@ -129,7 +130,8 @@ def meter_table(
         "residual": found.residual,
         "normalised_residual": found.normalised,
     }
-    return pa.table(columns | {name: pa.array(_long(array), from_pandas=True) for name, array in numbers.items()})
+    arrow = import_module("pyarrow")
+    return _table(columns | {name: arrow.array(_long(array), from_pandas=True) for name, array in numbers.items()})
 
 
 def scenario_table(estimate: Estimate, scenarios: Sequence[str] | None = None) -> pa.Table:
@@ -140,13 +142,13 @@ def scenario_table(estimate: Estimate, scenarios: Sequence[str] | None = None) -
         "status": np.array(estimate.status, dtype=np.str_),
         "objective": estimate.objective,
         "degrees_of_freedom": estimate.degrees_of_freedom,
-        "probability_of_larger": np.asarray(chi2.sf(estimate.objective, np.maximum(estimate.degrees_of_freedom, 1))),
+        "probability_of_larger": np.asarray(chdtrc(np.maximum(estimate.degrees_of_freedom, 1), estimate.objective)),
         "iterations": estimate.iterations,
         "losses_w": estimate.losses_w,
     }
     if estimate.sigma_losses_w.size:
         columns["sigma_losses_w"] = estimate.sigma_losses_w
-    return pa.table(columns)
+    return _table(columns)
 
 
 def to_pandas(table: pa.Table) -> pandas.DataFrame:
@@ -154,6 +156,11 @@ def to_pandas(table: pa.Table) -> pandas.DataFrame:
     if find_spec("pandas") is None:
         raise InputError("pandas is not installed: `pip install pandas`, or use the Arrow table as it is")
     return table.to_pandas()
+
+
+def _table(columns: Mapping[str, object]) -> pa.Table:
+    """Return an Arrow table; Arrow is loaded here only, it takes 30 MB."""
+    return import_module("pyarrow").table(columns)
 
 
 def _names(scenarios: Sequence[str] | None, n: int) -> list[str]:

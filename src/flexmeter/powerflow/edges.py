@@ -18,6 +18,9 @@ from flexmeter.grid.model import PHASES, Grid, Line, Transformer
 from flexmeter.grid.topology import Branch, branches, closed_branches
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray
 
+UNTURNED = np.eye(3, dtype=np.complex128)
+"""T of a line."""
+
 
 class Edges:
     """The closed branches among the members, with their matrices."""
@@ -25,6 +28,8 @@ class Edges:
     def __init__(self, grid: Grid, switches: tuple[bool, ...] | None, members: Iterable[str]) -> None:
         self.grid = grid
         self.types = {item.id: item for item in grid.line_types}
+        self._series: dict[tuple[str, str], ComplexArray] = {}
+        self._charging: dict[tuple[str, str], ComplexArray | None] = {}
         self.buses = {bus.id: bus for bus in grid.buses}
         self.neighbours: dict[str, list[Branch]] = {bus: [] for bus in members}
         for branch, closed in zip(branches(grid), closed_branches(grid, switches), strict=True):
@@ -55,22 +60,33 @@ class Edges:
     def matrices(self, branch: Branch, forward: bool) -> tuple[ComplexArray, ComplexArray]:
         """Return T and Z in the direction of supply."""
         if isinstance(branch, Line):
-            return np.eye(3, dtype=complex), self._line_impedance(branch)
+            return UNTURNED, self._line_impedance(branch)
         return _transformer_matrices(branch, forward)
 
     def _line_impedance(self, line: Line) -> ComplexArray:
-        z = line_impedance_per_km(self.types[line.type]) * line.length_km
-        return np.asarray(z * _phase_mask(line.phases))
+        per_km = self._series.get((line.type, line.phases))
+        if per_km is None:
+            per_km = line_impedance_per_km(self.types[line.type]) * _phase_mask(line.phases)
+            self._series[line.type, line.phases] = per_km
+        return np.asarray(per_km * line.length_km)
+
+    def _line_charging(self, line: Line) -> ComplexArray | None:
+        """Return half the admittance to earth per km, None where there is none."""
+        key = line.type, line.phases
+        if key not in self._charging:
+            y = line_admittance_per_km(self.types[line.type], self.grid.frequency_hz) / 2
+            self._charging[key] = np.asarray(y * _phase_mask(line.phases)) if np.any(y) else None
+        return self._charging[key]
 
     def shunts(self, branch: Branch) -> Iterable[tuple[str, ComplexArray]]:
         """Return the admittances to earth a branch brings: half the charging at each end, iron at the from-side."""
         if isinstance(branch, Transformer):
             yield branch.from_bus, np.eye(3, dtype=np.complex128) * transformer_shunt(branch)
             return
-        y = line_admittance_per_km(self.types[branch.type], self.grid.frequency_hz) * branch.length_km / 2
-        if np.any(y):
-            yield branch.from_bus, y * _phase_mask(branch.phases)
-            yield branch.to_bus, y * _phase_mask(branch.phases)
+        per_km = self._line_charging(branch)
+        if per_km is not None:
+            yield branch.from_bus, per_km * branch.length_km
+            yield branch.to_bus, per_km * branch.length_km
 
 
 def _phase_mask(phases: str) -> FloatArray:

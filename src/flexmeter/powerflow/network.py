@@ -20,9 +20,11 @@ from flexmeter.errors import Finding, GridError, NotRadial
 from flexmeter.grid.impedance import sequence_to_phase
 from flexmeter.grid.model import PHASES, Grid, Line, Symmetry
 from flexmeter.grid.topology import Branch
-from flexmeter.powerflow.edges import Edges, depth_first
+from flexmeter.powerflow.edges import UNTURNED, Edges, depth_first
 from flexmeter.powerflow.injections import list_injections
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
+
+NOTHING = np.zeros((3, 3), np.complex128)
 
 
 @dataclass(frozen=True)
@@ -181,22 +183,25 @@ def _assemble(
     order = depth_first(order, upstream)
     position = {bus: k for k, bus in enumerate(order)}
     n = len(order)
-    transfer = np.tile(np.eye(3, dtype=complex), (n, 1, 1))
+    transfer: dict[int, ComplexArray] = {}
     impedance = np.zeros((n, 3, 3), complex)
-    shunt = np.zeros((n, 3, 3), complex)
+    shunt: dict[int, ComplexArray] = {}
     parent = np.full(n, -1, np.int64)
     names, forward = [""] * n, [True] * n
     for k, bus in enumerate(order[1:], 1):
         up, branch = upstream[bus]
         assert branch is not None
         parent[k], names[k], forward[k] = position[up], branch.id, branch.from_bus == up
-        transfer[k], impedance[k] = edges.matrices(branch, forward[k])
+        turn, impedance[k] = edges.matrices(branch, forward[k])
+        if turn is not UNTURNED:
+            transfer[k] = turn
     for branch in _unique(edges.neighbours):
         for bus, y in edges.shunts(branch):
-            shunt[position[bus]] += y
+            shunt[position[bus]] = shunt.get(position[bus], 0.0) + y
     for item in grid.shunts:
         if item.bus in position:
-            shunt[position[item.bus]] += _shunt_admittance(item.phases, item.g_s, item.b_s)
+            y = _shunt_admittance(item.phases, item.g_s, item.b_s)
+            shunt[position[item.bus]] = shunt.get(position[item.bus], 0.0) + y
     nodes = [(bus, phase) for bus in members for phase in edges.buses[bus].phases]
     nominal = np.array([edges.buses[bus].voltage_v for bus in order]) / np.sqrt(3)
     source_v, source_z = _source(grid, order[0], nominal[0], area)
@@ -207,9 +212,9 @@ def _assemble(
         parent=parent,
         branch_ids=tuple(names),
         forward=tuple(forward),
-        transfer=transfer,
+        transfer=_blocks(n, UNTURNED, transfer),
         impedance=impedance,
-        shunt=shunt,
+        shunt=_blocks(n, NOTHING, shunt),
         nodes=tuple(nodes),
         node_bus=np.array([position[bus] for bus, _ in nodes], np.int64),
         node_phase=np.array([PHASES.index(phase) for _, phase in nodes], np.int64),
@@ -219,6 +224,15 @@ def _assemble(
         source_impedance=source_z,
         symmetry=next((source.symmetry for source in grid.sources if source.bus == order[0]), "free"),
     )
+
+
+def _blocks(n: int, usual: ComplexArray, other: dict[int, ComplexArray]) -> ComplexArray:
+    """Return (n, 3, 3) with some blocks unlike the others; where all are the usual one, a view that takes no memory."""
+    result = np.broadcast_to(usual, (n, 3, 3))
+    if other:
+        result = result.copy()
+        result[list(other)] = list(other.values())
+    return result
 
 
 def _unique(neighbours: dict[str, list[Branch]]) -> list[Branch]:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -140,14 +139,14 @@ class PowerFlowResult:
         raise DidNotConverge("load flow", int(self.iterations.max(initial=0)), float(self.mismatch_va[worst]), where)
 
 
-_MODELS: WeakKeyDictionary[Network, PowerFlowModel] = WeakKeyDictionary()
+_KEPT = "_powerflow_model"
 
 
 def prepare(network: Network) -> PowerFlowModel:
-    """Return the load-flow model of a network; the same network gives the same model."""
-    model = _MODELS.get(network)
+    """Return the load-flow model of a network; the same network gives the same model, which is gone when it is."""
+    model: PowerFlowModel | None = vars(network).get(_KEPT)
     if model is None:
-        model = _MODELS[network] = _build(network)
+        model = vars(network)[_KEPT] = _build(network)
     return model
 
 

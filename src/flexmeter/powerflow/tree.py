@@ -7,12 +7,12 @@ back to every bus is exact: V_bus = V_spine - X J with J the current of the edge
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
-from flexmeter.powerflow.injections import is_aggregate
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
 from flexmeter.powerflow.network import Network
 
@@ -77,6 +77,18 @@ def real_form(matrix: ComplexArray) -> FloatArray:
     return result
 
 
+@cache
+def unturned(n: int) -> FloatArray:
+    """Return (n, 6, 6) identities: the transfer of all trees of n buses without transformers, in memory once."""
+    return np.tile(np.eye(6), (n, 1, 1))
+
+
+@cache
+def unshunted(n: int) -> FloatArray:
+    """Return (n, 6, 6) zeros: the shunts of all trees of n buses that have none, in memory once."""
+    return np.zeros((n, 6, 6))
+
+
 def reduce_network(
     network: Network,
     keep: Iterable[int] = (),
@@ -99,9 +111,8 @@ def reduce_network(
     row = np.full(len(network.bus_ids), -1, np.int64)
     row[spine] = np.arange(len(spine))
     place = _place(network, shape, row)
-    leaves = _load_leaves(network, shape, place, aggregate_leaves)
-    leaves += [(int(row[bus]), -1, plus, minus, 0j) for bus, plus, minus in meters]
-    leaves.sort(key=lambda leaf: leaf[0])
+    count = len(network.injections) if aggregate_leaves else _load_count(network)
+    leaves = _leaves(network, shape, place, meters, row, count)
     return _arrays(network, spine, row, place, leaves)
 
 
@@ -123,23 +134,30 @@ class _Shape:
     """What lies below each bus, and which buses are on the spine."""
 
     def __init__(self, network: Network, fixed: np.ndarray) -> None:
-        n = len(network.bus_ids)
-        loads = np.array([row for row, name in enumerate(network.injections) if not is_aggregate(name[0])], np.int64)
-        direct = np.bincount(network.injection_bus[loads], minlength=n)
-        below, kept = direct.copy(), fixed.copy()
+        n, loads = len(network.bus_ids), _load_count(network)
+        at = network.injection_bus[:loads]
+        direct = np.bincount(at, minlength=n)
+        parent, below, kept = network.parent.tolist(), direct.tolist(), fixed.tolist()
         for k in range(n - 1, 0, -1):
-            below[network.parent[k]] += below[k]
-            kept[network.parent[k]] |= kept[k]
-        self.live = (below > 0) | kept
-        self.is_leaf = (below == 1) & ~kept
+            below[parent[k]] += below[k]
+            kept[parent[k]] |= kept[k]
+        several, holds = np.array(below), np.array(kept, bool)
+        self.live = (several > 0) | holds
+        self.is_leaf = (several == 1) & ~holds
         branching = direct + np.bincount(network.parent[1:][self.live[1:]], minlength=n)
         self.on_spine = fixed | (self.live & ~self.is_leaf & ((direct > 0) | (branching > 1)))
-        self.injection_below = np.full(n, -1, np.int64)
-        self.injection_below[network.injection_bus[loads]] = loads
-        for k in range(n - 1, 0, -1):
-            if self.is_leaf[k]:
-                up = network.parent[k]
-                self.injection_below[up] = max(self.injection_below[up], self.injection_below[k])
+        own = np.full(n, -1, np.int64)
+        own[at] = np.arange(loads)
+        found = own.tolist()
+        for k in (np.flatnonzero(self.is_leaf)[::-1]).tolist():
+            up = parent[k]
+            found[up] = max(found[up], found[k])
+        self.injection_below = np.array(found, np.int64)
+
+
+def _load_count(network: Network) -> int:
+    """Return how many injections are loads: they come before the aggregates, three of each area."""
+    return len(network.injections) - 3 * len(network.aggregates)
 
 
 @dataclass
@@ -154,104 +172,107 @@ class _Place:
 
 def _place(network: Network, shape: _Shape, row: IntArray) -> _Place:
     n = len(network.bus_ids)
-    place = _Place(
-        spine=np.full(n, -1, np.int64),
-        edge_bus=np.full(n, -1, np.int64),
-        leaf=np.full(n, -1, np.int64),
-        x=np.zeros((n, 3, 3), complex),
-        flow_bus=np.full(n, -1, np.int64),
-        flow_leaf=np.full(n, -1, np.int64),
-    )
     lower = _lower_ends(network, shape)
-    place.spine[0] = 0
-    for k in range(1, n):
-        up = network.parent[k]
-        if shape.on_spine[k]:
-            place.spine[k] = row[k]
-            place.flow_bus[k] = k
-            continue
-        place.spine[k], place.edge_bus[k] = place.spine[up], place.edge_bus[up]
-        place.leaf[k], place.x[k] = place.leaf[up], place.x[up]
-        if not shape.live[k]:
-            continue  # a dead end carries no current
-        if shape.is_leaf[k]:
-            own = shape.injection_below[k]
-            place.leaf[k] = place.flow_leaf[k] = own
-            place.edge_bus[k] = -1
-            place.x[k] = place.x[k] + _leaf_columns(network, own, network.impedance[k])
-        else:
-            place.edge_bus[k] = place.flow_bus[k] = lower[k]
-            place.x[k] = place.x[k] + network.impedance[k]
-    return place
+    parent, on_spine = network.parent.tolist(), shape.on_spine
+    carries = shape.live & ~on_spine  # a dead end carries no current
+    spine, leaf = np.where(on_spine, row, -1).tolist(), np.where(carries & shape.is_leaf, shape.injection_below, -1)
+    edge = np.where(carries & ~shape.is_leaf, lower, -1)
+    flow_bus, flow_leaf = np.where(on_spine, np.arange(n), edge), leaf.copy()
+    flow_bus[0] = -1
+    x = np.zeros((n, 3, 3), complex)
+    x[edge >= 0] = network.impedance[edge >= 0]
+    own = np.flatnonzero(leaf >= 0)
+    x[own, :, 0] = _leaf_columns(network, leaf[own], network.impedance[own])
+    on_leaf, on_edge, live = leaf.tolist(), edge.tolist(), shape.live.tolist()
+    for k in np.flatnonzero(~on_spine).tolist():
+        up = parent[k]
+        spine[k] = spine[up]
+        if not live[k]:
+            on_leaf[k], on_edge[k] = on_leaf[up], on_edge[up]
+        if not on_spine[up]:
+            x[k] += x[up]
+    return _Place(
+        spine=np.array(spine, np.int64),
+        edge_bus=np.array(on_edge, np.int64),
+        leaf=np.array(on_leaf, np.int64),
+        x=x,
+        flow_bus=flow_bus,
+        flow_leaf=flow_leaf,
+    )
 
 
 def _lower_ends(network: Network, shape: _Shape) -> IntArray:
     """Return for each collapsed series bus the spine bus its edge ends at."""
-    lower = np.full(len(network.bus_ids), -1, np.int64)
-    for k in range(len(network.bus_ids) - 1, 0, -1):
-        if shape.on_spine[k]:
-            lower[k] = k
-        up = network.parent[k]
-        if lower[k] >= 0 and not shape.on_spine[up]:
-            lower[up] = lower[k]
-    return lower
+    n, parent, on_spine = len(network.bus_ids), network.parent.tolist(), shape.on_spine.tolist()
+    lower = np.where(shape.on_spine, np.arange(n), -1).tolist()
+    for k in range(n - 1, 0, -1):
+        if lower[k] >= 0 and not on_spine[parent[k]]:
+            lower[parent[k]] = lower[k]
+    return np.array(lower, np.int64)
 
 
-def _leaf_columns(network: Network, injection: int, z: ComplexArray) -> ComplexArray:
-    """Return (3, 3) whose first column times the leaf current is the voltage drop of all phases."""
-    column = z[:, network.injection_plus[injection]].copy()
-    if network.injection_minus[injection] >= 0:
-        column -= z[:, network.injection_minus[injection]]
-    result = np.zeros((3, 3), complex)
-    result[:, 0] = column
-    return result
+def _leaf_columns(network: Network, injection: IntArray, z: ComplexArray) -> ComplexArray:
+    """Return (n, 3) that times the leaf currents are the voltage drops of all phases along impedances z (n, 3, 3)."""
+    each, plus, minus = np.arange(len(z)), network.injection_plus[injection], network.injection_minus[injection]
+    column = z[each, :, plus]
+    between = minus >= 0
+    column[between] -= z[each, :, minus][between]
+    return np.asarray(column)
 
 
-_Leaf = tuple[int, int, int, int, complex]
+@dataclass
+class _Leaves:
+    spine: IntArray
+    injection: IntArray
+    plus: IntArray
+    minus: IntArray
+    z: ComplexArray
 
 
-def _load_leaves(network: Network, shape: _Shape, place: _Place, aggregates: bool) -> list[_Leaf]:
-    leaves = []
-    for k, (name, _) in enumerate(network.injections):
-        if is_aggregate(name) and not aggregates:
-            continue
-        bus, plus, minus = (int(a[k]) for a in (network.injection_bus, network.injection_plus, network.injection_minus))
-        z = 0j
-        if shape.is_leaf[bus]:
-            column = place.x[bus][:, 0]
-            z = complex(column[plus] - (column[minus] if minus >= 0 else 0))
-        leaves.append((int(place.spine[bus]), k, plus, minus, z))
-    return leaves
+def _leaves(
+    network: Network, shape: _Shape, place: _Place, meters: Sequence[tuple[int, int, int]], row: IntArray, count: int
+) -> _Leaves:
+    """Return the leaves of the first `count` injections and of the voltmeters, by spine bus."""
+    bus, plus, minus = (
+        array[:count] for array in (network.injection_bus, network.injection_plus, network.injection_minus)
+    )
+    column, each = place.x[bus][:, :, 0], np.arange(count)
+    z = column[each, plus] - np.where(minus >= 0, column[each, minus], 0.0)
+    z[~shape.is_leaf[bus]] = 0.0
+    at, one, other = np.array(meters, np.int64).reshape(-1, 3).T
+    spine = np.concatenate([place.spine[bus], row[at]])
+    order = np.argsort(spine, kind="stable")
+    return _Leaves(
+        spine=spine[order],
+        injection=np.concatenate([each, np.full(len(at), -1)])[order],
+        plus=np.concatenate([plus, one])[order],
+        minus=np.concatenate([minus, other])[order],
+        z=np.concatenate([z, np.zeros(len(at))])[order],
+    )
 
 
-def _arrays(network: Network, spine: IntArray, row: IntArray, place: _Place, leaves: list[_Leaf]) -> Tree:
-    n = len(spine)
-    impedance = np.zeros((n, 3, 3), complex)
-    parent = np.full(n, -1, np.int64)
-    for k in range(1, n):
-        up = network.parent[spine[k]]
-        parent[k] = place.spine[up]
-        impedance[k] = place.x[up] + network.impedance[spine[k]]
-    leaf_rows = np.array([leaf[1] for leaf in leaves], np.int64)
+def _arrays(network: Network, spine: IntArray, row: IntArray, place: _Place, leaves: _Leaves) -> Tree:
+    n, up = len(spine), network.parent[spine]
+    parent, impedance = place.spine[up], place.x[up] + network.impedance[spine]
+    parent[0], impedance[0] = -1, 0.0
     injection_leaf = np.full(len(network.injections), -1, np.int64)
-    has_injection = leaf_rows >= 0
-    injection_leaf[leaf_rows[has_injection]] = np.flatnonzero(has_injection)
+    injection_leaf[leaves.injection[leaves.injection >= 0]] = np.flatnonzero(leaves.injection >= 0)
     transfer, shunt = network.transfer[spine], network.shunt[spine]
-    at = np.array([leaf[0] for leaf in leaves], np.int64)
+    turned, shunted = np.any(transfer != np.eye(3), axis=(1, 2)), np.any(shunt, axis=(1, 2))
     return Tree(
         network=network,
         bus=spine,
         parent=parent,
         impedance=real_form(impedance),
-        transfer=real_form(transfer),
-        shunt=real_form(shunt),
-        has_transfer=np.any(transfer != np.eye(3), axis=(1, 2)).astype(np.int64),
-        has_shunt=np.any(shunt, axis=(1, 2)).astype(np.int64),
-        first_leaf=np.searchsorted(at, np.arange(n + 1)).astype(np.int64),
-        leaf_injection=leaf_rows,
-        leaf_plus=np.array([leaf[2] for leaf in leaves], np.int64),
-        leaf_minus=np.array([leaf[3] for leaf in leaves], np.int64),
-        leaf_z=np.array([[leaf[4].real, leaf[4].imag] for leaf in leaves], float).reshape(-1, 2),
+        transfer=real_form(transfer) if turned.any() else unturned(n),
+        shunt=real_form(shunt) if shunted.any() else unshunted(n),
+        has_transfer=turned.astype(np.int64),
+        has_shunt=shunted.astype(np.int64),
+        first_leaf=np.searchsorted(leaves.spine, np.arange(n + 1)).astype(np.int64),
+        leaf_injection=leaves.injection,
+        leaf_plus=leaves.plus,
+        leaf_minus=leaves.minus,
+        leaf_z=np.column_stack([leaves.z.real, leaves.z.imag]),
         injection_leaf=injection_leaf,
         bus_spine=place.spine,
         bus_edge=_edges(place.edge_bus, place.leaf, row, injection_leaf, n),

@@ -5,9 +5,15 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from feeders import lv100, metered
+from grids import feeder, ring, three_levels
+from msgspec.structs import replace
 
 from flexmeter.errors import MeasurementError
-from flexmeter.estimation import Forest
+from flexmeter.estimation import Estimator, Forest, Meter, branch_meters, load_meters
+from flexmeter.grid import Source
+from flexmeter.powerflow import compile_network
+
+BALANCED = (Source("grid", "mv", 15.3e3, symmetry="balanced"),)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,12 @@ def readings(feeders, n, missing=0.2):
     return value, np.concatenate([s for _, s in drawn])
 
 
+def assert_same(one, other):
+    for field in fields(other):
+        if isinstance(getattr(other, field.name), np.ndarray):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), field.name)
+
+
 @pytest.mark.parametrize(("n", "threads"), [(1, 1), (3, 1), (3, 2)])
 def test_a_forest_gives_what_each_grid_alone_gives_to_the_last_digit(feeders, n, threads):
     kinds, order = feeders
@@ -40,10 +52,7 @@ def test_a_forest_gives_what_each_grid_alone_gives_to_the_last_digit(feeders, n,
         rows = slice(forest.first_meter[number], forest.first_meter[number + 1])
         nodes = slice(forest.first_node[number], forest.first_node[number + 1])
         alone = kinds[kind].estimator.estimate(value[rows], sigma[rows])
-        own = result.grid(number)
-        for field in fields(alone):
-            if isinstance(getattr(alone, field.name), np.ndarray):
-                np.testing.assert_array_equal(getattr(own, field.name), getattr(alone, field.name), field.name)
+        assert_same(result.grid(number), alone)
         np.testing.assert_array_equal(result.voltage_v[nodes], alone.voltage_v)
         np.testing.assert_array_equal(result.sigma_voltage_v[nodes], alone.sigma_voltage_v)
         np.testing.assert_array_equal(result.head[number], alone.head)
@@ -53,6 +62,69 @@ def test_a_forest_gives_what_each_grid_alone_gives_to_the_last_digit(feeders, n,
     assert result.converged.all()
 
 
+def oddities():
+    """Networks and meters with everything an estimator can have: no two alike, some with long lists of positions."""
+    transformer, ring_closed, balanced = feeder(), ring(closed=True), replace(feeder(), sources=BALANCED)
+    levels, loads = three_levels(), load_meters
+    yield compile_network(transformer), lambda n: (*loads(n), *branch_meters(n))
+    yield compile_network(ring_closed), loads
+    yield compile_network(balanced), loads
+    yield compile_network(levels, area="mv"), loads
+    yield compile_network(levels, area="lv0"), lambda n: ()
+    yield compile_network(lv100(3, 2, 7)), lambda n: (*loads(n), *loads(n)[:4])
+    yield compile_network(lv100(2, 3, 8)), lambda n: (*loads(n), Meter("voltage_angle", "bus", n.head_bus, "a"))
+    yield compile_network(transformer), lambda n: (Meter("voltage", "bus", "f3", "ab"), *loads(n, ("active_power",)))
+
+
+class Makers:
+    """A sequence that makes the estimator of a grid whenever it is asked for it."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __len__(self):
+        return len(self.made)
+
+    def __getitem__(self, number):
+        network, meters = self.made[number]
+        return Estimator(network, meters(network))
+
+
+@pytest.mark.parametrize(("n", "threads", "covariance"), [(1, 1, True), (1, 2, True), (5, 1, True), (2, 2, False)])
+def test_different_grids_of_every_kind_are_each_what_they_are_alone(n, threads, covariance):
+    makers, rng = Makers(list(oddities())), np.random.default_rng(2)
+    forest = Forest(makers)
+    assert len(forest.members) == len(makers)
+    drawn = [readings_of(makers[k], n, rng) for k in range(len(makers))]
+    value, sigma = (np.concatenate([pair[part] for pair in drawn]) for part in (0, 1))
+    result = forest.estimate(value, sigma, threads=threads, covariance=covariance)
+    for number, pair in enumerate(drawn):
+        alone = makers[number].estimate(*pair, covariance=covariance)
+        assert_same(result.grid(number), alone)
+        nodes = slice(forest.first_node[number], forest.first_node[number + 1])
+        np.testing.assert_array_equal(result.voltage_v[nodes], alone.voltage_v)
+        np.testing.assert_array_equal(result.head[number], alone.head)
+        np.testing.assert_array_equal(result.head_covariance[number], alone.head_covariance)
+
+
+def readings_of(estimator, n, rng):
+    """Plausible readings of any meters: of a load flow of the loads, some of them missing."""
+    network = estimator.network
+    plain = Estimator(network, estimator.meters).estimate(
+        np.full((len(estimator.meters), n), np.nan), np.ones((len(estimator.meters), n))
+    )
+    sigma = np.maximum(0.01 * np.abs(plain.fitted), 0.5)
+    value = plain.fitted + sigma * rng.standard_normal(sigma.shape)
+    value[rng.random(value.shape) < 0.1] = np.nan
+    return value, sigma
+
+
+def test_a_forest_of_nothing_has_nothing():
+    result = Forest([]).estimate(np.empty((0, 2)), np.empty((0, 2)))
+    assert result.head.shape == (0, 9, 2)
+    assert result.voltage_v.shape == (0, 2)
+
+
 def test_a_forest_says_what_is_wrong(feeders):
     kinds, order = feeders
     forest = Forest([kinds[kind].estimator for kind in order])
@@ -60,7 +132,7 @@ def test_a_forest_says_what_is_wrong(feeders):
     with pytest.raises(MeasurementError, match="expected both"):
         forest.estimate(value[1:], sigma)
     value[forest.first_meter[3]] = np.inf
-    with pytest.raises(MeasurementError, match="infinite"):
+    with pytest.raises(MeasurementError, match=r"grid 3 of the forest.*infinite"):
         forest.estimate(value, sigma)
 
 

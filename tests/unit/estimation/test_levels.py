@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from grids import three_levels
+from msgspec.structs import replace
 
 from flexmeter.errors import MeasurementError
 from flexmeter.estimation import (
@@ -16,15 +17,16 @@ from flexmeter.estimation import (
     summarise,
 )
 from flexmeter.estimation.estimate import terminal_voltage
-from flexmeter.grid import validate
+from flexmeter.grid import Line, validate
 from flexmeter.powerflow import compile_network, powerflow
 
 LEVELS = ("concentrator", "lv", "mv")
 
 
 class Hierarchy:
-    def __init__(self, vector_group, handover, draws=4):
-        self.grid = three_levels(vector_group=vector_group)
+    def __init__(self, vector_group, handover, draws=4, ties=()):
+        grid = three_levels(vector_group=vector_group)
+        self.grid = replace(grid, lines=(*grid.lines, *ties))
         validate(self.grid)
         self.whole = compile_network(self.grid)
         self._measure(draws)
@@ -98,6 +100,27 @@ def test_joint_handover_loses_nothing(vector_group):
         assert distance < 5e-5
         assert 0.99 < low <= high < 1.01
     assert alone > 1e-3  # what the way down is good for
+
+
+RINGS = (
+    Line("tie", "L0f0k2", "L0f1k2", "cable", 0.05),
+    Line("chord", "L0f0k0", "L0f1k1", "cable", 0.08),
+    Line("other", "L1f0k2", "L1f1k1", "cable", 0.03, phases="ab"),
+)
+"""One ring of two phases in one LV grid, two rings that share cables in the other."""
+
+
+@pytest.mark.parametrize("vector_group", ["Dyn11", "YNyn0"])
+def test_rings_in_a_level_below_lose_nothing(vector_group):
+    hierarchy = Hierarchy(vector_group, "joint", ties=RINGS)
+    assert [len(hierarchy.networks[name].loops) for name in ("lv0", "lv1", "mv")] == [2, 1, 0]
+    alone = hierarchy.distance("lv")[0]
+    hierarchy.downward()
+    for level in LEVELS:
+        distance, low, high = hierarchy.distance(level)
+        assert distance < 5e-5
+        assert 0.99 < low <= high < 1.01
+    assert alone > 1e-3
 
 
 def test_diagonal_handover_is_the_papers_and_close():

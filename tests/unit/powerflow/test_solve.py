@@ -1,5 +1,8 @@
 """Load flow against power-grid-model and OpenDSS, and its behaviour at the edges."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from grids import feeder, ring
@@ -229,3 +232,12 @@ def test_wrong_shapes_and_grids_are_named():
     doubled = Grid("two", grid.buses, grid.line_types, grid.lines, (), grid.switches, two, grid.loads)
     with pytest.raises(GridError, match="2 sources"):
         compile_network(doubled)
+
+
+def test_a_network_is_not_kept_by_its_load_flows():
+    network = compile_network(ring())
+    powerflow(network)
+    gone = weakref.ref(network)
+    del network
+    gc.collect()
+    assert gone() is None
