@@ -16,7 +16,7 @@ from flexmeter.estimation.deviations import Deviations
 from flexmeter.estimation.estimate import Answer, Estimate, Reports
 from flexmeter.estimation.flow import PHASOR
 from flexmeter.estimation.forecast import Forecast, default_forecast
-from flexmeter.estimation.gauss_newton import Solution, estimate_blocks
+from flexmeter.estimation.gauss_newton import Solution, estimate_blocks, lanes_for
 from flexmeter.estimation.intake import Readings
 from flexmeter.estimation.joint import Joint
 from flexmeter.estimation.layout import combine, lay_out, places_of
@@ -24,13 +24,11 @@ from flexmeter.estimation.measurements import NEVER_EXACT, Meter, check_readings
 from flexmeter.estimation.model import EstimatorModel, work_size
 from flexmeter.estimation.packed import Compiled
 from flexmeter.grid.model import Symmetry
-from flexmeter.powerflow.lanes import LANES, FloatArray, IntArray, block_count, ready, work_array
+from flexmeter.powerflow.lanes import FloatArray, IntArray, block_count, ready, work_array
 from flexmeter.powerflow.network import Network
 from flexmeter.powerflow.solve import node_map, share_blocks
-from flexmeter.powerflow.sweep import expand_blocks
+from flexmeter.powerflow.sweep import expand
 
-FEW = 2
-"""So many scenarios are estimated one after the other, more in lanes."""
 SYMMETRIES: tuple[Symmetry, ...] = ("free", "no_zero_sequence", "balanced")
 """What is known of the head voltages, numbered as in `root.set_basis`."""
 
@@ -183,24 +181,16 @@ class Estimator:
         solution, deviations = self._solution(n), self._deviations(n if covariance else 0)
         node_v = np.empty((len(self.network.nodes), n), complex)
         chosen, sign = self._joint(joint, losses, n)
+        size, lanes = work_size(self._model, len(chosen.bus) + len(chosen.losses)), lanes_for(n)
 
-        size = work_size(self._model, len(chosen.bus) + len(chosen.losses))
-
-        def run(first: int, last: int, lanes: int = LANES) -> None:
+        def run(first: int, last: int) -> None:
             estimate_blocks(
                 first, last, work_array(size, lanes), self._model, self._wanted, readings, tolerance_pu, max_iterations,
                 solution, deviations, chosen,
             )  # fmt: skip
+            expand(first * lanes, last * lanes, *self._node_map, solution.spine_v, solution.edge_a, node_v)
 
-        def share(first: int, last: int) -> None:
-            run(first, last)
-            expand_blocks(first, last, *self._node_map, solution.spine_v, solution.edge_a, node_v)
-
-        if n <= FEW:
-            run(0, n, 1)
-            expand_blocks(0, block_count(n), *self._node_map, solution.spine_v, solution.edge_a, node_v)
-        else:
-            share_blocks(share, block_count(n), threads)
+        share_blocks(run, block_count(n, lanes), threads)
         observable = solution.helped == 0.0
         return Estimate(
             layout=self.layout,

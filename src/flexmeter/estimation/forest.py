@@ -2,7 +2,7 @@
 
 Grids that share an estimator (same network, same meters) are scenarios of one batch and fill the lanes of the kernel;
 grids of their own are estimated one after the other, each from two small arrays (`packed`) into its part of the
-forest's results (`fields`), in a work array that all of them use. Both give exactly what a call per grid would give.
+forest's results (`fields`), in a work array that all of them use. Both give what a call per grid would give.
 """
 
 from __future__ import annotations
@@ -21,15 +21,24 @@ from flexmeter.estimation.deviations import Deviations
 from flexmeter.estimation.estimate import Estimate
 from flexmeter.estimation.estimator import NOTHING, NOTHING_JOINT, Estimator, head_angles
 from flexmeter.estimation.fields import Field, Fields, Sizes, allocate, sizes_of
-from flexmeter.estimation.gauss_newton import Solution, estimate_blocks
+from flexmeter.estimation.gauss_newton import Solution, estimate_blocks, lanes_for
 from flexmeter.estimation.intake import Readings
 from flexmeter.estimation.layout import combine
 from flexmeter.estimation.measurements import NEVER_EXACT, check_readings, count_bad, count_known
 from flexmeter.estimation.model import work_size
 from flexmeter.estimation.packed import Compiled, Packed, Shelf, pack, unpack
-from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready
+from flexmeter.powerflow.lanes import (
+    LANES,
+    ComplexArray,
+    FloatArray,
+    IntArray,
+    WorkArray,
+    block_count,
+    ready,
+    work_array,
+)
 from flexmeter.powerflow.solve import share_blocks
-from flexmeter.powerflow.sweep import expand_blocks
+from flexmeter.powerflow.sweep import expand
 
 CHECKED_AT_ONCE, KINDS_AT_ONCE = 100_000, 100
 """Rows of readings that are checked, and kinds that a thread takes, at a time."""
@@ -170,7 +179,7 @@ class Desk:
 
     def __init__(self, packed: Sequence[Packed], tolerance_pu: float, max_iterations: int, threads: int) -> None:
         self.positions = np.empty(max((len(item.positions) for item in packed), default=0), np.int64)
-        self.work = np.empty(0)
+        self.work = {lanes: work_array(0, lanes) for lanes in (1, LANES)}
         self.settings = tolerance_pu, max_iterations
         self.threads = threads
 
@@ -199,31 +208,25 @@ class Desk:
     def _solve(
         self, item: Compiled, readings: Readings, solution: Solution, deviations: Deviations, node_v: ComplexArray
     ) -> None:
-        model, wanted, size = item.model, item.wanted, work_size(item.model)
+        model, wanted, size, n = item.model, item.wanted, work_size(item.model), node_v.shape[1]
+        lanes = lanes_for(n)
 
         def run(first: int, last: int) -> None:
-            w = self._work(size) if self.threads <= 1 else aligned(size)
+            w = self._work(size, lanes) if self.threads <= 1 else work_array(size, lanes)
             estimate_blocks(first, last, w, model, wanted, readings, *self.settings, solution, deviations, NO_JOINT)
             nodes = item.node_spine, item.node_edge, wanted.node_x
-            expand_blocks(first, last, *nodes, solution.spine_v, solution.edge_a, node_v)
+            expand(first * lanes, last * lanes, *nodes, solution.spine_v, solution.edge_a, node_v)
 
-        share_blocks(run, block_count(node_v.shape[1]), self.threads)
+        share_blocks(run, block_count(n, lanes), self.threads)
 
-    def _work(self, size: int) -> FloatArray:
-        """Return the work array: whatever others left there is written before it is read."""
-        if len(self.work) < size:
-            self.work = aligned(size)
-        return self.work
+    def _work(self, size: int, lanes: int) -> WorkArray:
+        """Return a work array: whatever others left there is written before it is read."""
+        if len(self.work[lanes]) < size:
+            self.work[lanes] = work_array(size, lanes)
+        return self.work[lanes]
 
 
 NO_JOINT = NOTHING_JOINT[0]
-
-
-def aligned(size: int) -> FloatArray:
-    """Return numbers to work in from the beginning of a cache line: the kernel is a sixth faster than across lines."""
-    array = np.empty(size + 7)
-    first = -array.ctypes.data % 64 // 8
-    return array[first : first + size]
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
 from flexmeter.powerflow.lanes import (
+    LANES,
     ComplexArray,
     FloatArray,
     IntArray,
@@ -61,6 +62,15 @@ class Solution(NamedTuple):
     iterations: IntArray
     objective: FloatArray
     helped: FloatArray
+
+
+FEW = 2
+"""So many scenarios are estimated one after the other, more side by side in lanes."""
+
+
+def lanes_for(n_scenario: int) -> int:
+    """Return the lanes of the work array for some scenarios."""
+    return 1 if n_scenario <= FEW else LANES
 
 
 @kernel

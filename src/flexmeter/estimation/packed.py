@@ -35,7 +35,7 @@ class Compiled(NamedTuple):
     """What the kernels take of an estimator.
 
     `model`, `wanted` for the estimation; `node_spine`, `node_edge` (with `wanted.node_x`) for all voltages, see
-    `expand_blocks`; `free_rows`, `phasor_rows` of the readings for the degrees of freedom; `slot` (n_meter,) the row
+    `expand`; `free_rows`, `phasor_rows` of the readings for the degrees of freedom; `slot` (n_meter,) the row
     each reading is combined into, empty where each has its own; `report` (REPORT n_aggregate, 1) of areas below that
     did not report.
     """

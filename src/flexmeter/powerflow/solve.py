@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 
 from flexmeter.errors import DidNotConverge, Finding, MeasurementError
 from flexmeter.powerflow.branches import Branches, branch_arrays, current_blocks, hermitian_form, quadratic_blocks
-from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray, block_count, ready, work_array
+from flexmeter.powerflow.lanes import LANES, ComplexArray, FloatArray, IntArray, block_count, ready, work_array
 from flexmeter.powerflow.loops import inverse_loop_impedance, loop_arrays
 from flexmeter.powerflow.network import Network
-from flexmeter.powerflow.sweep import Flow, Powers, SweepModel, expand_blocks, solve_blocks, work_size
+from flexmeter.powerflow.sweep import Flow, Powers, SweepModel, expand, solve_blocks, work_size
 from flexmeter.powerflow.tree import Tree, real_form, reduce_network
 
 
@@ -187,7 +187,7 @@ def powerflow(
     n_scenario, tree = active.shape[1], model.tree
     powers = Powers(active, reactive, ready(source.real), ready(source.imag))
     edge_a = np.empty((3 * tree.n_spine + tree.n_leaf + 2, n_scenario), complex)
-    edge_a[-2:] = 0.0  # `expand_blocks` reads three rows from every leaf on
+    edge_a[-2:] = 0.0  # `expand` reads three rows from every leaf on
     flow = Flow(
         spine_v=np.empty((3 * tree.n_spine, n_scenario), complex),
         spine_j=edge_a[: 3 * tree.n_spine],
@@ -201,7 +201,9 @@ def powerflow(
     def run(first: int, last: int) -> None:
         w = work_array(work_size(model.sweep))
         solve_blocks(first, last, w, model.sweep, powers, tolerance_va, max_iterations, flow)
-        expand_blocks(first, last, model.node_spine, model.node_edge, model.node_x, flow.spine_v, edge_a, node_v)
+        expand(
+            first * LANES, last * LANES, model.node_spine, model.node_edge, model.node_x, flow.spine_v, edge_a, node_v
+        )
 
     share_blocks(run, block_count(n_scenario), threads)
     return PowerFlowResult(

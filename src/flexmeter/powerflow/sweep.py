@@ -364,9 +364,9 @@ def solve_blocks(
 
 
 @kernel
-def expand_blocks(
-    first_block: int,
-    last_block: int,
+def expand(
+    first: int,
+    last: int,
     node_spine: IntArray,
     node_edge: IntArray,
     node_x: FloatArray,
@@ -374,21 +374,20 @@ def expand_blocks(
     edge_i: ComplexArray,
     node_v: ComplexArray,
 ) -> None:
-    """Write the voltage of every node: V = V_spine - x . J of the edge or leaf it lies on.
+    """Write the voltage of every node, in some scenarios: V = V_spine - x . J of the edge or leaf it lies on.
 
     `node_spine` are rows of `spine_v`, `node_edge` first rows of three in `edge_i` (-1: no drop), `node_x` (n, 3, 2).
     """
-    n_scenario = node_v.shape[1]
-    last = min(last_block * LANES, n_scenario)
+    last = min(last, node_v.shape[1])
     for node in range(len(node_spine)):
         source, edge = node_spine[node], node_edge[node]
         if edge < 0:
-            for s in range(first_block * LANES, last):
+            for s in range(first, last):
                 node_v[node, s] = spine_v[source, s]
             continue
         x0 = complex(node_x[node, 0, 0], node_x[node, 0, 1])
         x1 = complex(node_x[node, 1, 0], node_x[node, 1, 1])
         x2 = complex(node_x[node, 2, 0], node_x[node, 2, 1])
-        for s in range(first_block * LANES, last):
+        for s in range(first, last):
             drop = x0 * edge_i[edge, s] + x1 * edge_i[edge + 1, s] + x2 * edge_i[edge + 2, s]
             node_v[node, s] = spine_v[source, s] - drop

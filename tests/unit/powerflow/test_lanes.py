@@ -43,6 +43,7 @@ def arithmetic(w):
 def test_every_lane_computes_as_numpy(n):
     x, y = np.arange(1.0, n + 1), np.linspace(3.0, 1.5, n)
     w = work_array(7, n)
+    assert w.ctypes.data % 64 == 0
     rows = w["lane"] if n > 1 else w[:, None]
     rows[:2] = x, y
     top, last = arithmetic(w)
@@ -82,6 +83,7 @@ def test_arrays_are_made_ready_and_blocks_counted():
     assert array.flags.c_contiguous
     assert array.flags.writeable
     assert [block_count(n) for n in (0, 1, LANES, LANES + 1)] == [0, 1, 1, 2]
+    assert block_count(3, 1) == 3
 
 
 def test_every_module_of_the_kernels_is_in_their_digest():
