@@ -14,7 +14,7 @@ from flexmeter.estimation.correction import ABOVE, condition_answer
 from flexmeter.estimation.covariance import Wanted
 from flexmeter.estimation.deviations import Deviations
 from flexmeter.estimation.estimate import Answer, Estimate, Reports
-from flexmeter.estimation.flow import PHASOR
+from flexmeter.estimation.flow import CURRENT, PHASOR
 from flexmeter.estimation.forecast import Forecast, default_forecast
 from flexmeter.estimation.gauss_newton import Solution, estimate_blocks, lanes_for
 from flexmeter.estimation.intake import Readings
@@ -119,6 +119,7 @@ class Estimator:
             flow_row=layout.flow_row,
             flow_sign=layout.flow_sign,
             phasors=bool((layout.flow_kind >= PHASOR).any()),
+            magnitudes=bool((layout.flow_kind == CURRENT).any()),
             ties=layout.ties,
         )
         self._free_rows = np.concatenate([self._model.row_v[self._model.row_v >= 0], layout.flow_row])

@@ -18,7 +18,7 @@ from flexmeter.estimation.covariance import Wanted
 from flexmeter.estimation.descent import factorise, iterate
 from flexmeter.estimation.deviations import Deviations, write_deviations
 from flexmeter.estimation.flow import FLOW, RHO
-from flexmeter.estimation.intake import Readings, read_flows, read_meters
+from flexmeter.estimation.intake import Readings, admit_currents, read_flows, read_meters
 from flexmeter.estimation.joint import Joint, write_joint
 from flexmeter.estimation.leaf import LEAF, B, I
 from flexmeter.estimation.model import EstimatorModel, Places, places
@@ -64,6 +64,8 @@ class Solution(NamedTuple):
     helped: FloatArray
 
 
+ROUGH = 1e-3
+"""Tolerance [pu] of the estimate from which magnitudes of currents get their direction."""
 FEW = 2
 """So many scenarios are estimated one after the other, more side by side in lanes."""
 
@@ -100,6 +102,9 @@ def estimate_blocks(
             start_ties(w, at, m)
         if m.phasors:
             free_angles(w, at, m)
+        if m.magnitudes:
+            iterate(w, at, m, ROUGH, max_iterations, start, count, solution.iterations, solution.objective)
+            admit_currents(w, at, m)
         for k in range(count):
             solution.iterations[start + k] = -1
         iterate(w, at, m, tolerance, max_iterations, start, count, solution.iterations, solution.objective)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flexmeter.estimation.aggregate import AGGREGATE, STEP, Z_V, read_report
 from flexmeter.estimation.blocks import clear
-from flexmeter.estimation.flow import CURRENT_ANGLE, FLOW, KNOWN, READING, VARIANCE
+from flexmeter.estimation.flow import CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, READING, VARIANCE
 from flexmeter.estimation.leaf import DV, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_DJ, BUS_DV
@@ -98,6 +98,14 @@ def read_flows(w: WorkArray, at: Places, m: EstimatorModel, readings: Readings, 
                 z = z * m.flow_sign[flow]
             deviation = take(w, readings.sigma, m.flow_row[flow], start, count)
             known = where_positive(z * z + 1.0, 1.0, 0.0)
-            store(w, here + KNOWN, known)
+            store(w, here + LATER, known)
+            store(w, here + KNOWN, known * (0.0 if m.flow_kind[flow] == CURRENT else 1.0))
             store(w, here + READING, where_positive(known, z, 0.0))
             store(w, here + VARIANCE, where_positive(known, deviation * deviation, 0.0))
+
+
+@inlined
+def admit_currents(w: WorkArray, at: Places, m: EstimatorModel) -> None:
+    """Let the magnitudes of currents count as well."""
+    for flow in range(len(m.flow_kind)):
+        store(w, at.flow + FLOW * flow + KNOWN, load(w, at.flow + FLOW * flow + LATER))

@@ -21,7 +21,7 @@ class EstimatorModel(NamedTuple):
     and Q where there is no reading [W, var]; `nominal` (n_spine,) [V]; `aggregate_bus` (n_aggregate,);
     `symmetry` of the head voltages, see `root.set_basis`. Meters on branches sit where the branch enters a spine bus:
     `first_flow` (n_spine + 1,), and (n_flow,) kind, phase, a voltmeter's other phase, row of the readings, sign of the
-    branch's own direction. `phasors` says whether any of them knows an angle.
+    branch's own direction. `phasors` says whether any of them knows an angle, `magnitudes` whether any reads |I|.
     """
 
     parent: IntArray
@@ -48,6 +48,7 @@ class EstimatorModel(NamedTuple):
     flow_row: IntArray
     flow_sign: FloatArray
     phasors: bool
+    magnitudes: bool
     ties: Ties
 
 
