@@ -73,11 +73,12 @@ def estimate(
 def meters_of(grid: Grid, table: ReadingTable, source: str) -> tuple[Meter, ...]:
     """Return every row's meter: where `at` says, else at a load or bus of that name; collects what does not fit."""
     from flexmeter.estimation import Meter
+    from flexmeter.grid import branches
 
     loads = {load.id: load.phases for load in grid.loads}
     buses = {bus.id: bus.phases for bus in grid.buses}
-    branches = {line.id: line.phases for line in grid.lines} | {item.id: "abc" for item in grid.transformers}
-    known = {"load": loads, "bus": buses, "head": buses, "branch_from": branches, "branch_to": branches}
+    carried = {branch.id: branch.phases for branch in branches(grid)}
+    known = {"load": loads, "bus": buses, "head": buses, "branch_from": carried, "branch_to": carried}
     meters, findings = [], []
     for quantity, name, phase, word in table.keys:
         at = word or ("load" if name in loads else "bus" if name in buses else "")
@@ -85,7 +86,7 @@ def meters_of(grid: Grid, table: ReadingTable, source: str) -> tuple[Meter, ...]
         own = phase or (phases if phases and len(phases) == 1 else "")
         if quantity not in QUANTITIES:
             findings.append(Finding("reading", (name,), "quantity", f"{quantity!r}, expected {', '.join(QUANTITIES)}"))
-        elif at not in PLACES and (word or name not in branches):
+        elif at not in PLACES and (word or name not in carried):
             text = f"{word!r}, expected {', '.join(PLACES)}" if word else "is neither a load nor a bus of the grid"
             findings.append(Finding("reading", (name,), "at" if word else "meter", text))
         elif at not in PLACES:

@@ -15,7 +15,7 @@ import numpy as np
 from flexmeter.errors import Finding, GridError
 from flexmeter.grid.impedance import parse_vector_group
 from flexmeter.grid.model import PHASES, Component, Grid, LineType
-from flexmeter.grid.topology import branches, spanning_tree
+from flexmeter.grid.topology import branches, spanning_tree, unfed_buses
 
 SMALLEST, LARGEST = 1e-9, 1e15
 """What a number of a grid may be, in any unit: beyond lies nothing physical, and squares overflow."""
@@ -173,7 +173,8 @@ def _line_type(item: LineType) -> Iterator[Finding]:
 def _phases(grid: Grid) -> Iterator[Finding]:
     have = {bus.id: set(bus.phases) for bus in grid.buses}
     named = [("bus", bus.id, bus.phases) for bus in grid.buses]
-    for kind, items in (("line", grid.lines), ("load", grid.loads), ("shunt", grid.shunts)):
+    hanging = (("line", grid.lines), ("transformer", grid.transformers), ("load", grid.loads), ("shunt", grid.shunts))
+    for kind, items in hanging:
         named += [(kind, item.id, item.phases) for item in items]
     for kind, name, phases in named:
         if not phases or phases != "".join(sorted(set(phases) & set(PHASES))):
@@ -182,7 +183,7 @@ def _phases(grid: Grid) -> Iterator[Finding]:
     at += [("load", load.id, load.bus, load.phases) for load in grid.loads]
     at += [("shunt", shunt.id, shunt.bus, shunt.phases) for shunt in grid.shunts]
     for item in grid.transformers:
-        at += [("transformer", item.id, bus, PHASES) for bus in (item.from_bus, item.to_bus)]
+        at += [("transformer", item.id, bus, item.phases) for bus in (item.from_bus, item.to_bus)]
     for kind, name, bus_id, phases in at:
         missing = set(phases) - have.get(bus_id, set(PHASES))
         if missing:
@@ -209,9 +210,13 @@ def _load_shapes(grid: Grid) -> Iterator[Finding]:
 def _transformers(grid: Grid) -> Iterator[Finding]:
     for item in grid.transformers:
         try:
-            parse_vector_group(item.vector_group)
+            primary, secondary, clock = parse_vector_group(item.vector_group)
         except ValueError as error:
             yield Finding("transformer", (item.id,), "vector_group", str(error))
+        else:
+            if item.phases != PHASES and (primary, secondary, clock) not in (("YN", "yn", 0), ("YN", "yn", 6)):
+                text = f"{item.vector_group} with phases {item.phases!r}, expected YNyn0 or YNyn6, or phases 'abc'"
+                yield Finding("transformer", (item.id,), "vector_group", text)
         if not 0 <= item.ukr_percent <= item.uk_percent:
             text = f"{item.ukr_percent}, expected between 0 and uk_percent {item.uk_percent}"
             yield Finding("transformer", (item.id,), "ukr_percent", text)
@@ -241,9 +246,20 @@ def _connection(grid: Grid, radial: bool) -> Iterator[Finding]:
     if tree.islands:
         names = tuple(grid.buses[k].id for k in tree.islands)
         yield Finding("bus", names, "connection", "no source reaches it")
+    else:
+        yield from _unfed(grid)
     if radial and tree.loops:
         names = tuple(branches(grid)[k].id for k in tree.loops)
         yield Finding("branch", names, "loop", "closes a loop where a radial grid is expected")
+
+
+def _unfed(grid: Grid) -> Iterator[Finding]:
+    lost: dict[str, list[str]] = {}
+    for bus, phases in unfed_buses(grid).items():
+        lost.setdefault(phases, []).append(bus)
+    for phases, buses in lost.items():
+        text = f"{', '.join(phases)}: no closed branch that carries all phases of the bus brings it from a source"
+        yield Finding("bus", tuple(buses), "phases", text)
 
 
 def _components(grid: Grid) -> Iterable[tuple[str, Sequence[Component]]]:

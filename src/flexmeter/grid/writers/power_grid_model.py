@@ -10,6 +10,7 @@ from pathlib import Path
 from flexmeter.grid.impedance import line_impedance_per_km, parse_vector_group
 from flexmeter.grid.model import Bus, Grid, Line, LineType, Load, Transformer
 from flexmeter.grid.topology import closed_branches
+from flexmeter.grid.writers.limits import refuse_phases_apart
 
 Row = dict[str, object]
 WINDINGS = {"Y": 0, "YN": 1, "D": 2, "Z": 3, "ZN": 4}
@@ -40,7 +41,13 @@ def power_grid_model_input(grid: Grid) -> Dataset:
     phase is padded to three, the missing phases get the impedance of the existing one. Neutral conductors earthed at
     the source only are eliminated beforehand (the format knows the other elimination only). Open branches have both
     ends open. Ids, load phases and map positions are kept in extra attributes, which power-grid-model ignores.
+
+    Raises
+    ------
+    GridError
+        branches on different phases between the same buses, one-phase transformers.
     """
+    refuse_phases_apart(grid, "power-grid-model")
     return _Writer(grid).dataset()
 
 
