@@ -14,7 +14,7 @@ import numpy as np
 
 from flexmeter.errors import Finding, GridError
 from flexmeter.grid.impedance import parse_vector_group
-from flexmeter.grid.model import PHASES, Component, Grid, LineType
+from flexmeter.grid.model import PHASES, Component, Grid, LineType, Load, Transformer
 from flexmeter.grid.topology import branches, spanning_tree, unfed_buses
 
 SMALLEST, LARGEST = 1e-9, 1e15
@@ -248,6 +248,7 @@ def _connection(grid: Grid, radial: bool) -> Iterator[Finding]:
         yield Finding("bus", names, "connection", "no source reaches it")
     else:
         yield from _unfed(grid)
+        yield from _earth_currents(grid)
     if radial and tree.loops:
         names = tuple(branches(grid)[k].id for k in tree.loops)
         yield Finding("branch", names, "loop", "closes a loop where a radial grid is expected")
@@ -260,6 +261,46 @@ def _unfed(grid: Grid) -> Iterator[Finding]:
     for phases, buses in lost.items():
         text = f"{', '.join(phases)}: no closed branch that carries all phases of the bus brings it from a source"
         yield Finding("bus", tuple(buses), "phases", text)
+
+
+def _earth_currents(grid: Grid) -> Iterator[Finding]:
+    """Yield transformers that give the earth current of unbalanced loads no way, and no impedance for one.
+
+    Their neutral would float and the voltages to earth be set by what no grid file says (line capacitances, leakage).
+    """
+    closed = {item.id: True for item in branches(grid)} | {
+        switch.branch: False for switch in grid.switches if not switch.closed
+    }
+    without = [item for item in grid.transformers if closed[item.id] and _blocks_earth_current(item)]
+    unbalanced = {load.bus: load.id for load in grid.loads if _is_unbalanced(load)} if without else {}
+    tree = spanning_tree(grid)
+    names = [bus.id for bus in grid.buses]
+    all_branches = branches(grid)
+    below: dict[str, set[str]] = {name: {unbalanced[name]} if name in unbalanced else set() for name in names}
+    for here, parent, branch in reversed(list(zip(tree.order, tree.parent, tree.branch, strict=True))):
+        if parent < 0 or not below[names[here]]:
+            continue
+        item = all_branches[branch]
+        if not isinstance(item, Transformer) or item.vector_group.startswith("YNyn"):
+            below[names[parent]] |= below[names[here]]
+        elif item in without:
+            loads = ", ".join(sorted(below[names[here]])[:4])
+            text = (
+                f"{item.vector_group} gives no way to the earth current of unbalanced loads ({loads}): expected its "
+                "zero-sequence impedance uk0_percent, or loads between phases"
+            )
+            yield Finding("transformer", (item.id,), "uk0_percent", text)
+
+
+def _blocks_earth_current(item: Transformer) -> bool:
+    primary, secondary, _ = parse_vector_group(item.vector_group)
+    return not item.uk0_percent and (secondary in ("y", "d", "z") or (primary == "Y" and secondary == "yn"))
+
+
+def _is_unbalanced(load: Load) -> bool:
+    if load.connection == "delta":
+        return False
+    return load.phases != PHASES or any(len(set(values)) > 1 for values in (load.power_w, load.power_var))
 
 
 def _components(grid: Grid) -> Iterable[tuple[str, Sequence[Component]]]:

@@ -24,9 +24,10 @@ LOADS: dict[str, tuple[Kind, float]] = {
     "storage": ("customer", 1.0),
     "motor": ("customer", 1.0),
 }
-READ = {*LOADS, "bus", "line", "trafo", "switch", "ext_grid", "shunt", "gen", "ward"}
-WITHOUT_EFFECT = {"measurement", "poly_cost", "pwl_cost", "controller", "group", "bus_geodata", "line_geodata"}
-REFUSED = {"trafo3w", "impedance", "xward", "dcline", "svc", "ssc", "tcsc", "vsc", "line_dc", "bus_dc"}
+REFUSED = (
+    "trafo3w", "impedance", "xward", "dcline", "svc", "ssc", "tcsc", "vsc", "b2b_vsc", "line_dc", "bus_dc", "load_dc",
+    "source_dc",
+)  # fmt: skip
 CLOCKS = {0: "YNyn0", 1: "Dyn1", 5: "Dyn5", 6: "YNyn6", 7: "Dyn7", 11: "Dyn11"}
 
 
@@ -81,7 +82,8 @@ def pandapower_voltages(net: object) -> dict[tuple[str, str], float]:
             else:
                 pandapower.runpp(net, tolerance_mva=1e-9, max_iteration=100, calculate_voltage_angles=True, numba=False)
     except Exception as error:  # whatever stops pandapower, there is nothing to compare with
-        raise InputError(f"pandapower's load flow failed: {type(error).__name__}: {error}") from error
+        text = f"pandapower's load flow failed: {type(error).__name__}: {error} (--no-compare goes without)"
+        raise InputError(text) from error
     table = conversion.net["res_bus_3ph" if asymmetric else "res_bus"]
     columns = {phase: f"vm_{phase}_pu" if asymmetric else "vm_pu" for phase in "abc"}
     voltages = {}

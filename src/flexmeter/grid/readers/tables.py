@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,14 +67,20 @@ def read_table(path: Path | str, required: Sequence[str]) -> dict[str, list[obje
     return columns
 
 
-def read_load_table(path: Path | str, rows: Sequence[tuple[str, str]], default: tuple[Floats, Floats]) -> LoadTable:
+def read_load_table(
+    path: Path | str,
+    rows: Sequence[tuple[str, str]],
+    default: tuple[Floats, Floats],
+    load_ids: Mapping[str, str] | None = None,
+) -> LoadTable:
     """Return powers for the given (load, phase) rows, from a table or a power-grid-model update batch.
 
     Columns: load, active_power_w, reactive_power_var, optionally phase (without it the power is shared equally by
-    the load's phases) and scenario. A load that a scenario does not name keeps its `default` power.
+    the load's phases) and scenario. A load that a scenario does not name keeps its `default` power. `load_ids`: ids of
+    loads by their number in a power-grid-model batch.
     """
     if Path(path).suffix.lower() == ".json":
-        return _from_updates(path, rows, default)
+        return _from_updates(path, rows, default, load_ids)
     columns = read_table(path, LOAD_COLUMNS)
     scenarios, place = _scenarios(columns)
     at: dict[Key, list[int]] = {}
@@ -108,8 +114,13 @@ def read_load_table(path: Path | str, rows: Sequence[tuple[str, str]], default: 
     return LoadTable(scenarios, active, reactive)
 
 
-def _from_updates(path: Path | str, rows: Sequence[tuple[str, str]], default: tuple[Floats, Floats]) -> LoadTable:
-    updates = read_power_grid_model_update(path)
+def _from_updates(
+    path: Path | str,
+    rows: Sequence[tuple[str, str]],
+    default: tuple[Floats, Floats],
+    load_ids: Mapping[str, str] | None,
+) -> LoadTable:
+    updates = read_power_grid_model_update(path, load_ids)
     unknown = updates.active_power_w.keys() - {name for name, _ in rows}
     if unknown:
         raise MeasurementError([Finding("load", tuple(sorted(unknown)), "id", "is not in the grid")], str(path))
