@@ -166,6 +166,9 @@ def _line_type(item: LineType) -> Iterator[Finding]:
         yield Finding("line_type", (item.id,), "r_ohm_per_km", "matrix is not symmetric")
     elif np.linalg.eigvalsh(r)[0] < -1e-9 * max(1.0, float(np.abs(r).max())):
         yield Finding("line_type", (item.id,), "r_ohm_per_km", "matrix has a negative eigenvalue")
+    if item.neutral == "everywhere" and size == 4 and not (r[3, 3] or x[3, 3]):
+        text = "neutral without impedance, expected one where it is eliminated by Kron's reduction"
+        yield Finding("line_type", (item.id,), "r_ohm_per_km", text)
     if item.c_nf_per_km and np.shape(item.c_nf_per_km) != (3, 3):
         yield Finding("line_type", (item.id,), "c_nf_per_km", "expected 3x3 numbers or none")
 
