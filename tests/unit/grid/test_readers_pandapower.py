@@ -253,3 +253,11 @@ def test_impedances_of_switches_and_between_buses() -> None:
 def test_tables_of_taps_are_refused() -> None:
     with pytest.raises(GridError, match="tables of taps"):
         grid_from_pandapower(transformer_net(tap_dependency_table=True))
+
+
+@pytest.mark.parametrize("table", ["line", "trafo"])
+def test_none_in_parallel_is_a_finding(table: str) -> None:
+    net = transformer_net()
+    net[table]["parallel"] = 0
+    with pytest.raises(GridError, match=f"{table} 0 parallel: 0, expected a positive number"):
+        grid_from_pandapower(net)

@@ -155,6 +155,14 @@ class _Conversion:
         self.parts.find(table, str(index), column, f"{value!r}, expected a number")
         return 1.0
 
+    def _parallel(self, table: str, index: int, row: Row) -> float:
+        """Return how many of a branch lie side by side."""
+        count = self._number(table, index, row, "parallel", 1.0)
+        if count > 0:
+            return count
+        self.parts.find(table, str(index), "parallel", f"{count:g}, expected a positive number")
+        return 1.0
+
     def _refuse_the_unknown(self) -> None:
         for table in REFUSED:
             if any(self._rows(table)):
@@ -183,7 +191,7 @@ class _Conversion:
         one, other = self._at("line", index, row, "from_bus"), self._at("line", index, row, "to_bus")
         if one is None or other is None:
             return
-        parallel = self._number("line", index, row, "parallel", 1.0)
+        parallel = self._parallel("line", index, row)
 
         def value(column: str, default: float | None = None) -> float:
             return self._number("line", index, row, column, default)
@@ -237,7 +245,7 @@ class _Conversion:
         def value(column: str, default: float | None = None) -> float:
             return self._number("trafo", index, row, column, default)
 
-        parallel, power = value("parallel", 1.0), value("sn_mva") * 1e6
+        parallel, power = self._parallel("trafo", index, row), value("sn_mva") * 1e6
         from_factor, to_factor, steps = self._taps(index, row)
         name = self.parts.name("branch", row.get("name"), f"transformer_{index}")
         self.branch["t", index] = name
