@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SIGMA = {"voltage": 0.01, "active_power": 0.01, "reactive_power": 0.02, "current": 0.01}
 """One standard deviation where a file gives none: share of nominal voltage, of the value (paper section 6.1)."""
 FLOOR = {"active_power": 1.0, "reactive_power": 1.0, "current": 0.05}
+UNIT_MISTAKE = 20.0
 PHASOR_SIGMA = {"voltage_angle": 0.01, "current_angle": 0.01}
 """Of angles [rad]; parts of a voltage phasor count as voltages, of a current phasor as currents."""
 QUANTITIES = (
@@ -63,7 +64,9 @@ def estimate(
     model = read_any_grid(grid).grid
     network = compile_network(model, switch_vector(switches, model.switch_vector))
     table = read_reading_table(readings)
-    estimator = Estimator(network, meters_of(model, table, str(readings)))
+    meters = meters_of(model, table, str(readings))
+    check_units(network, table, str(readings))
+    estimator = Estimator(network, meters)
     summary, last = _run(estimator, table, _sigma(network, table), out, threads)
     if plot is not None:
         _draw(plot, model, last, table)
@@ -73,11 +76,12 @@ def estimate(
 def meters_of(grid: Grid, table: ReadingTable, source: str) -> tuple[Meter, ...]:
     """Return every row's meter: where `at` says, else at a load or bus of that name; collects what does not fit."""
     from flexmeter.estimation import Meter
+    from flexmeter.grid import branches
 
     loads = {load.id: load.phases for load in grid.loads}
     buses = {bus.id: bus.phases for bus in grid.buses}
-    branches = {line.id: line.phases for line in grid.lines} | {item.id: "abc" for item in grid.transformers}
-    known = {"load": loads, "bus": buses, "head": buses, "branch_from": branches, "branch_to": branches}
+    carried = {branch.id: branch.phases for branch in branches(grid)}
+    known = {"load": loads, "bus": buses, "head": buses, "branch_from": carried, "branch_to": carried}
     meters, findings = [], []
     for quantity, name, phase, word in table.keys:
         at = word or ("load" if name in loads else "bus" if name in buses else "")
@@ -85,7 +89,7 @@ def meters_of(grid: Grid, table: ReadingTable, source: str) -> tuple[Meter, ...]
         own = phase or (phases if phases and len(phases) == 1 else "")
         if quantity not in QUANTITIES:
             findings.append(Finding("reading", (name,), "quantity", f"{quantity!r}, expected {', '.join(QUANTITIES)}"))
-        elif at not in PLACES and (word or name not in branches):
+        elif at not in PLACES and (word or name not in carried):
             text = f"{word!r}, expected {', '.join(PLACES)}" if word else "is neither a load nor a bus of the grid"
             findings.append(Finding("reading", (name,), "at" if word else "meter", text))
         elif at not in PLACES:
@@ -103,12 +107,36 @@ def meters_of(grid: Grid, table: ReadingTable, source: str) -> tuple[Meter, ...]
     return tuple(meters)
 
 
+def check_units(network: Network, table: ReadingTable, source: str) -> None:
+    """Refuse voltages a factor of `UNIT_MISTAKE` off nominal: kV or per unit where V is meant, or the wrong bus."""
+    import numpy as np
+
+    nominal = _nominal_voltages(network)
+    findings = []
+    for row, (quantity, name, phase, _) in enumerate(table.keys):
+        if quantity == "voltage" and name in nominal:
+            expected = nominal[name] * (3**0.5 if len(phase) == 2 else 1.0)
+            value = table.value[row]
+            strange = (value < expected / UNIT_MISTAKE) | (value > expected * UNIT_MISTAKE)
+            if strange.any():
+                text = f"{value[int(np.argmax(strange))]:g} V, expected volts near {expected:.4g} V"
+                findings.append(Finding("reading", (f"voltage {name} {phase}".strip(),), "value", text))
+    if findings:
+        raise MeasurementError(findings, source)
+
+
+def _nominal_voltages(network: Network) -> dict[str, float]:
+    """Return the nominal phase-to-earth voltage of every bus and load [V]; a load wins over a bus of its name."""
+    buses = dict(zip(network.bus_ids, network.nominal_v.tolist(), strict=True))
+    loads = zip(network.injections, network.injection_bus, strict=True)
+    return buses | {name: float(network.nominal_v[bus]) for (name, _), bus in loads}
+
+
 def _sigma(network: Network, table: ReadingTable) -> object:
     """Return the standard deviations, those of the paper's meters where the file gives none."""
     import numpy as np
 
-    nominal = dict(zip(network.bus_ids, network.nominal_v, strict=True))
-    at = {name: network.bus_ids[bus] for (name, _), bus in zip(network.injections, network.injection_bus, strict=True)}
+    nominal = _nominal_voltages(network)
     sigma = table.sigma.copy()
     for row, (quantity, name, phase, _) in enumerate(table.keys):
         kind = quantity.removesuffix("_real").removesuffix("_imaginary")
@@ -116,7 +144,7 @@ def _sigma(network: Network, table: ReadingTable) -> object:
             usual = np.full(sigma.shape[1], PHASOR_SIGMA[kind])
         elif kind == "voltage":
             between = 3**0.5 if len(phase) == 2 else 1.0
-            usual = np.full(sigma.shape[1], SIGMA[kind] * nominal[at.get(name, name)] * between)
+            usual = np.full(sigma.shape[1], SIGMA[kind] * nominal[name] * between)
         else:
             usual = np.maximum(SIGMA[kind] * np.abs(table.value[row]), FLOOR[kind])
         sigma[row] = np.where(np.isnan(sigma[row]), usual, sigma[row])

@@ -47,13 +47,14 @@ def powerflow(
 
     check_out(out)
     check_picture(plot)
-    model = read_any_grid(grid).grid
+    imported = read_any_grid(grid)
+    model = imported.grid
     network = compile_network(model, switch_vector(switches, model.switch_vector))
     default = network.power_w, network.power_var
     if loads is None:
         table = LoadTable(("0",), default[0][:, None], default[1][:, None])
     else:
-        table = read_load_table(loads, network.injections, default)
+        table = read_load_table(loads, network.injections, default, imported.load_ids)
     summary = _solve(network, table, out, threads)
     if plot is not None:
         worst = table.scenarios.index(summary.lowest.scenario)

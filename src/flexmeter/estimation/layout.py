@@ -174,10 +174,10 @@ def _flow_key(network: Network, meter: Meter, number: int) -> Key | None:
     if meter.at == "head":
         sign = _distinct(meter, number) + 1
         return (meter.quantity, "lower", 0, phase, -1, sign) if meter.id == network.head_bus else None
-    if meter.id not in network.branch_row:
+    if meter.id not in network.branch_row or meter.phase not in network.branch_phases[meter.id]:
         return None
     bus = network.branch_row[meter.id]
-    forward = network.forward[bus]
+    forward = network.branch_forward[meter.id]
     end = "upper" if (meter.at == "branch_from") == forward else "lower"
     sign = _distinct(meter, number) + 1
     return meter.quantity, end, bus, phase, -1, sign if forward else -sign

@@ -65,6 +65,10 @@ class Transformer(Component, frozen=True):
     `vector_group` e.g. Dyn11, YNyn0, Dd0, Yzn5. Impedances in percent of the rated power, `uk0_percent` and
     `ukr0_percent` are zero-sequence values seen from the to-side (0 = equal to the positive sequence). The tap
     changes the rated voltage of `tap_side` by `tap_step_percent` per step away from `tap_neutral`.
+
+    `phases` other than abc: one or two units of a wye-wye bank, rated as the whole bank of three would be (voltages
+    line to line, three times the power of a unit). Units with taps of their own are transformers of their own, in
+    parallel: a step-voltage regulator of three units is three transformers of one phase each.
     """
 
     from_bus: str
@@ -83,6 +87,7 @@ class Transformer(Component, frozen=True):
     tap_position: int = 0
     tap_neutral: int = 0
     tap_step_percent: float = 0.0
+    phases: str = PHASES
 
 
 class Switch(Component, frozen=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from flexmeter.errors import NotRadial
-from flexmeter.grid.model import Grid, Line, Transformer
+from flexmeter.grid.model import PHASES, Grid, Line, Transformer
 
 Branch = Line | Transformer
 
@@ -37,6 +38,61 @@ def branches(grid: Grid) -> tuple[Branch, ...]:
     return grid.lines + grid.transformers
 
 
+def parallel_branches(chosen: Iterable[Branch]) -> list[list[Branch]]:
+    """Return branches in groups: those between the same two buses whose phases differ are one edge.
+
+    A regulator of three one-phase units, or a feeder whose phases run in lines of their own.
+    """
+    groups: dict[frozenset[str], list[list[Branch]]] = {}
+    result = []
+    for branch in chosen:
+        beside = groups.setdefault(frozenset((branch.from_bus, branch.to_bus)), [])
+        for group in beside:
+            if not any(set(branch.phases) & set(other.phases) for other in group):
+                group.append(branch)
+                break
+        else:
+            beside.append([branch])
+            result.append(beside[-1])
+    return result
+
+
+def phases_of(group: Iterable[Branch]) -> str:
+    """Return the phases that a group of parallel branches carries."""
+    carried = {phase for branch in group for phase in branch.phases}
+    return "".join(phase for phase in PHASES if phase in carried)
+
+
+def unfed_buses(grid: Grid, vector: tuple[bool, ...] | None = None) -> dict[str, str]:
+    """Return the buses that no source reaches with all their phases, and the phases that do not arrive.
+
+    A bus is fed over one edge, which must carry all phases of the bus: a load on a phase that does not arrive would
+    otherwise see a voltage from nowhere. Where the phases of a bus come from different buses, all are named.
+    """
+    wanted = {bus.id: set(bus.phases) for bus in grid.buses}
+    closed = closed_branches(grid, vector)
+    groups = parallel_branches(branch for branch, on in zip(branches(grid), closed, strict=True) if on)
+    around: dict[str, list[tuple[str, set[str]]]] = {}
+    for group in groups:
+        one, other, carried = group[0].from_bus, group[0].to_bus, set(phases_of(group))
+        around.setdefault(one, []).append((other, carried))
+        around.setdefault(other, []).append((one, carried))
+    reached = dict.fromkeys(source.bus for source in grid.sources)
+    queue = deque(reached)
+    while queue:
+        for there, carried in around.get(queue.popleft(), []):
+            if there not in reached and wanted[there] <= carried:
+                reached[there] = None
+                queue.append(there)
+    result = {}
+    for bus in grid.buses:
+        if bus.id not in reached:
+            arriving = [carried for there, carried in around.get(bus.id, []) if there in reached]
+            lost = set(bus.phases) - set().union(*arriving)
+            result[bus.id] = "".join(sorted(lost or bus.phases))
+    return result
+
+
 def closed_branches(grid: Grid, vector: tuple[bool, ...] | None = None) -> list[bool]:
     """Return for each branch whether it conducts: all its switches are closed (no switch = closed)."""
     vector = grid.switch_vector if vector is None else vector
@@ -59,7 +115,18 @@ def spanning_tree(grid: Grid, vector: tuple[bool, ...] | None = None) -> Tree:
             one, other = position[branch.from_bus], position[branch.to_bus]
             neighbours[one].append((k, other))
             neighbours[other].append((k, one))
-    return _search(neighbours, [position[source.bus] for source in grid.sources])
+    tree = _search(neighbours, [position[source.bus] for source in grid.sources])
+    return replace(tree, loops=_without_parallel_phases(tree, branches(grid)))
+
+
+def _without_parallel_phases(tree: Tree, all_branches: tuple[Branch, ...]) -> tuple[int, ...]:
+    """Return the loops but those that are only other phases of an edge of the tree."""
+    if not tree.loops:
+        return ()
+    edges = [k for k in tree.branch if k >= 0]
+    groups = parallel_branches(all_branches[k] for k in (*edges, *tree.loops))
+    first = {group[0].id for group in groups}
+    return tuple(k for k in tree.loops if all_branches[k].id in first)
 
 
 def _search(neighbours: list[list[tuple[int, int]]], roots: list[int]) -> Tree:

@@ -14,8 +14,8 @@ import numpy as np
 
 from flexmeter.errors import Finding, GridError
 from flexmeter.grid.impedance import parse_vector_group
-from flexmeter.grid.model import PHASES, Component, Grid, LineType
-from flexmeter.grid.topology import branches, spanning_tree
+from flexmeter.grid.model import PHASES, Component, Grid, LineType, Load, Transformer
+from flexmeter.grid.topology import branches, spanning_tree, unfed_buses
 
 SMALLEST, LARGEST = 1e-9, 1e15
 """What a number of a grid may be, in any unit: beyond lies nothing physical, and squares overflow."""
@@ -166,6 +166,9 @@ def _line_type(item: LineType) -> Iterator[Finding]:
         yield Finding("line_type", (item.id,), "r_ohm_per_km", "matrix is not symmetric")
     elif np.linalg.eigvalsh(r)[0] < -1e-9 * max(1.0, float(np.abs(r).max())):
         yield Finding("line_type", (item.id,), "r_ohm_per_km", "matrix has a negative eigenvalue")
+    if item.neutral == "everywhere" and size == 4 and not (r[3, 3] or x[3, 3]):
+        text = "neutral without impedance, expected one where it is eliminated by Kron's reduction"
+        yield Finding("line_type", (item.id,), "r_ohm_per_km", text)
     if item.c_nf_per_km and np.shape(item.c_nf_per_km) != (3, 3):
         yield Finding("line_type", (item.id,), "c_nf_per_km", "expected 3x3 numbers or none")
 
@@ -173,7 +176,8 @@ def _line_type(item: LineType) -> Iterator[Finding]:
 def _phases(grid: Grid) -> Iterator[Finding]:
     have = {bus.id: set(bus.phases) for bus in grid.buses}
     named = [("bus", bus.id, bus.phases) for bus in grid.buses]
-    for kind, items in (("line", grid.lines), ("load", grid.loads), ("shunt", grid.shunts)):
+    hanging = (("line", grid.lines), ("transformer", grid.transformers), ("load", grid.loads), ("shunt", grid.shunts))
+    for kind, items in hanging:
         named += [(kind, item.id, item.phases) for item in items]
     for kind, name, phases in named:
         if not phases or phases != "".join(sorted(set(phases) & set(PHASES))):
@@ -182,7 +186,7 @@ def _phases(grid: Grid) -> Iterator[Finding]:
     at += [("load", load.id, load.bus, load.phases) for load in grid.loads]
     at += [("shunt", shunt.id, shunt.bus, shunt.phases) for shunt in grid.shunts]
     for item in grid.transformers:
-        at += [("transformer", item.id, bus, PHASES) for bus in (item.from_bus, item.to_bus)]
+        at += [("transformer", item.id, bus, item.phases) for bus in (item.from_bus, item.to_bus)]
     for kind, name, bus_id, phases in at:
         missing = set(phases) - have.get(bus_id, set(PHASES))
         if missing:
@@ -209,9 +213,13 @@ def _load_shapes(grid: Grid) -> Iterator[Finding]:
 def _transformers(grid: Grid) -> Iterator[Finding]:
     for item in grid.transformers:
         try:
-            parse_vector_group(item.vector_group)
+            primary, secondary, clock = parse_vector_group(item.vector_group)
         except ValueError as error:
             yield Finding("transformer", (item.id,), "vector_group", str(error))
+        else:
+            if item.phases != PHASES and (primary, secondary, clock) not in (("YN", "yn", 0), ("YN", "yn", 6)):
+                text = f"{item.vector_group} with phases {item.phases!r}, expected YNyn0 or YNyn6, or phases 'abc'"
+                yield Finding("transformer", (item.id,), "vector_group", text)
         if not 0 <= item.ukr_percent <= item.uk_percent:
             text = f"{item.ukr_percent}, expected between 0 and uk_percent {item.uk_percent}"
             yield Finding("transformer", (item.id,), "ukr_percent", text)
@@ -241,9 +249,61 @@ def _connection(grid: Grid, radial: bool) -> Iterator[Finding]:
     if tree.islands:
         names = tuple(grid.buses[k].id for k in tree.islands)
         yield Finding("bus", names, "connection", "no source reaches it")
+    else:
+        yield from _unfed(grid)
+        yield from _earth_currents(grid)
     if radial and tree.loops:
         names = tuple(branches(grid)[k].id for k in tree.loops)
         yield Finding("branch", names, "loop", "closes a loop where a radial grid is expected")
+
+
+def _unfed(grid: Grid) -> Iterator[Finding]:
+    lost: dict[str, list[str]] = {}
+    for bus, phases in unfed_buses(grid).items():
+        lost.setdefault(phases, []).append(bus)
+    for phases, buses in lost.items():
+        text = f"{', '.join(phases)}: no closed branch that carries all phases of the bus brings it from a source"
+        yield Finding("bus", tuple(buses), "phases", text)
+
+
+def _earth_currents(grid: Grid) -> Iterator[Finding]:
+    """Yield transformers that give the earth current of unbalanced loads no way, and no impedance for one.
+
+    Their neutral would float and the voltages to earth be set by what no grid file says (line capacitances, leakage).
+    """
+    closed = {item.id: True for item in branches(grid)} | {
+        switch.branch: False for switch in grid.switches if not switch.closed
+    }
+    without = [item for item in grid.transformers if closed[item.id] and _blocks_earth_current(item)]
+    unbalanced = {load.bus: load.id for load in grid.loads if _is_unbalanced(load)} if without else {}
+    tree = spanning_tree(grid)
+    names = [bus.id for bus in grid.buses]
+    all_branches = branches(grid)
+    below: dict[str, set[str]] = {name: {unbalanced[name]} if name in unbalanced else set() for name in names}
+    for here, parent, branch in reversed(list(zip(tree.order, tree.parent, tree.branch, strict=True))):
+        if parent < 0 or not below[names[here]]:
+            continue
+        item = all_branches[branch]
+        if not isinstance(item, Transformer) or item.vector_group.startswith("YNyn"):
+            below[names[parent]] |= below[names[here]]
+        elif item in without:
+            loads = ", ".join(sorted(below[names[here]])[:4])
+            text = (
+                f"{item.vector_group} gives no way to the earth current of unbalanced loads ({loads}): expected its "
+                "zero-sequence impedance uk0_percent, or loads between phases"
+            )
+            yield Finding("transformer", (item.id,), "uk0_percent", text)
+
+
+def _blocks_earth_current(item: Transformer) -> bool:
+    primary, secondary, _ = parse_vector_group(item.vector_group)
+    return not item.uk0_percent and (secondary in ("y", "d", "z") or (primary == "Y" and secondary == "yn"))
+
+
+def _is_unbalanced(load: Load) -> bool:
+    if load.connection == "delta":
+        return False
+    return load.phases != PHASES or any(len(set(values)) > 1 for values in (load.power_w, load.power_var))
 
 
 def _components(grid: Grid) -> Iterable[tuple[str, Sequence[Component]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,11 +16,28 @@ from flexmeter.grid.impedance import (
     transformer_transfer,
 )
 from flexmeter.grid.model import PHASES, Grid, Line, Transformer
-from flexmeter.grid.topology import Branch, branches, closed_branches
+from flexmeter.grid.topology import Branch, branches, closed_branches, parallel_branches, phases_of
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray
 
 UNTURNED = np.eye(3, dtype=np.complex128)
 """T of a line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """What lies between two buses: one branch, or several with different phases."""
+
+    branches: tuple[Branch, ...]
+    phases: str
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The two buses."""
+        return self.branches[0].from_bus, self.branches[0].to_bus
+
+
+Upstream = dict[str, tuple[str, Edge | None]]
+"""Of each bus the one above and the edge from there; "" and None at the head."""
 
 
 class Edges:
@@ -31,37 +49,57 @@ class Edges:
         self._series: dict[tuple[str, str], ComplexArray] = {}
         self._charging: dict[tuple[str, str], ComplexArray | None] = {}
         self.buses = {bus.id: bus for bus in grid.buses}
-        self.neighbours: dict[str, list[Branch]] = {bus: [] for bus in members}
-        for branch, closed in zip(branches(grid), closed_branches(grid, switches), strict=True):
-            if closed and branch.from_bus in self.neighbours and branch.to_bus in self.neighbours:
-                self.neighbours[branch.from_bus].append(branch)
-                self.neighbours[branch.to_bus].append(branch)
+        self.neighbours: dict[str, list[Edge]] = {bus: [] for bus in members}
+        inside = [
+            branch
+            for branch, closed in zip(branches(grid), closed_branches(grid, switches), strict=True)
+            if closed and branch.from_bus in self.neighbours and branch.to_bus in self.neighbours
+        ]
+        self.all = [Edge(tuple(group), phases_of(group)) for group in parallel_branches(inside)]
+        for edge in self.all:
+            for bus in edge.ends:
+                self.neighbours[bus].append(edge)
 
-    def tree(self, head: str) -> tuple[list[str], dict[str, tuple[str, Branch | None]], list[Branch]]:
-        """Return breadth-first buses, their (parent, branch), and the branches that close loops.
+    def tree(self, head: str) -> tuple[list[str], Upstream, list[Branch]]:
+        """Return breadth-first buses, their (parent, edge), and the branches that close loops.
 
-        Breadth first, so that the two ends of a ring meet in the middle and transformers are met from above.
+        Breadth first, so that the two ends of a ring meet in the middle and transformers are met from above. Only an
+        edge with all phases of a bus feeds it.
         """
-        upstream: dict[str, tuple[str, Branch | None]] = {head: ("", None)}
+        upstream: Upstream = {head: ("", None)}
         order = [head]
         loops: dict[str, Branch] = {}
         for here in order:
-            for branch in self.neighbours[here]:
-                there = branch.to_bus if branch.from_bus == here else branch.from_bus
-                if branch is upstream[here][1]:
+            for edge in self.neighbours[here]:
+                there = edge.ends[1] if edge.ends[0] == here else edge.ends[0]
+                if edge is upstream[here][1]:
                     continue
-                if there not in upstream:
-                    upstream[there] = (here, branch)
+                if there in upstream:
+                    if upstream[there][1] is not edge:
+                        loops |= {branch.id: branch for branch in edge.branches}
+                elif set(self.buses[there].phases) <= set(edge.phases):
+                    upstream[there] = (here, edge)
                     order.append(there)
-                elif upstream[there][1] is not branch:
-                    loops[branch.id] = branch
         return order, upstream, list(loops.values())
+
+    def edge_matrices(self, edge: Edge, above: str) -> tuple[ComplexArray, ComplexArray]:
+        """Return T and Z of an edge fed from the bus `above`: each branch fills the rows and columns of its phases."""
+        if len(edge.branches) == 1:
+            return self.matrices(edge.branches[0], edge.branches[0].from_bus == above)
+        t, z = np.eye(3, dtype=complex), np.zeros((3, 3), complex)
+        for branch in edge.branches:
+            own = np.flatnonzero([phase in branch.phases for phase in PHASES])
+            one_t, one_z = self.matrices(branch, branch.from_bus == above)
+            t[np.ix_(own, own)] = one_t[np.ix_(own, own)]
+            z[np.ix_(own, own)] = one_z[np.ix_(own, own)]
+        return (UNTURNED if all(isinstance(branch, Line) for branch in edge.branches) else t), z
 
     def matrices(self, branch: Branch, forward: bool) -> tuple[ComplexArray, ComplexArray]:
         """Return T and Z in the direction of supply."""
         if isinstance(branch, Line):
             return UNTURNED, self._line_impedance(branch)
-        return _transformer_matrices(branch, forward)
+        t, z = _transformer_matrices(branch, forward)
+        return t, z * _phase_mask(branch.phases)
 
     def _line_impedance(self, line: Line) -> ComplexArray:
         per_km = self._series.get((line.type, line.phases))
@@ -81,7 +119,8 @@ class Edges:
     def shunts(self, branch: Branch) -> Iterable[tuple[str, ComplexArray]]:
         """Return the admittances to earth a branch brings: half the charging at each end, iron at the from-side."""
         if isinstance(branch, Transformer):
-            yield branch.from_bus, np.eye(3, dtype=np.complex128) * transformer_shunt(branch)
+            mask = np.eye(3, dtype=np.complex128) * _phase_mask(branch.phases)
+            yield branch.from_bus, mask * transformer_shunt(branch)
             return
         per_km = self._line_charging(branch)
         if per_km is not None:
@@ -105,7 +144,7 @@ def _transformer_matrices(transformer: Transformer, forward: bool) -> tuple[Comp
     return inverse, np.asarray(inverse @ z @ inverse.conj().T)
 
 
-def depth_first(order: list[str], upstream: dict[str, tuple[str, Branch | None]]) -> list[str]:
+def depth_first(order: list[str], upstream: Upstream) -> list[str]:
     """Return the same tree with every subtree in one piece: neighbours in the tree lie near in memory."""
     children: dict[str, list[str]] = {bus: [] for bus in order}
     for bus in order[1:]:

@@ -18,9 +18,9 @@ import numpy as np
 
 from flexmeter.errors import Finding, GridError, NotRadial
 from flexmeter.grid.impedance import sequence_to_phase
-from flexmeter.grid.model import PHASES, Grid, Line, Symmetry
+from flexmeter.grid.model import PHASES, Grid, Symmetry
 from flexmeter.grid.topology import Branch
-from flexmeter.powerflow.edges import UNTURNED, Edges, depth_first
+from flexmeter.powerflow.edges import UNTURNED, Edges, Upstream, depth_first
 from flexmeter.powerflow.injections import list_injections
 from flexmeter.powerflow.lanes import ComplexArray, FloatArray, IntArray
 
@@ -65,6 +65,9 @@ class Network:
     loops : closed branches outside the tree
     source_v : (3,) complex default voltage of the source [V]; `source_impedance` (3, 3) behind it [ohm]
     symmetry : what is known of the head voltages, see `grid.Source`; `free` at the head of an area
+    parallel : (branch id, position of its lower bus, whether its from-side is the parent) of further branches in an
+        edge, each with phases of its own: `branch_ids` and `forward` tell the first one's
+    branch_phases : phases of every branch in the network, closed loops included
     """
 
     name: str
@@ -94,6 +97,8 @@ class Network:
     source_v: ComplexArray
     source_impedance: ComplexArray
     symmetry: Symmetry
+    parallel: tuple[tuple[str, int, bool], ...]
+    branch_phases: dict[str, str]
 
     @property
     def head_bus(self) -> str:
@@ -118,7 +123,14 @@ class Network:
     @cached_property
     def branch_row(self) -> dict[str, int]:
         """Position of the bus at the lower end of each branch of the tree."""
-        return {name: row for row, name in enumerate(self.branch_ids) if name}
+        rows = {name: row for row, name in enumerate(self.branch_ids) if name}
+        return rows | {name: row for name, row, _ in self.parallel}
+
+    @cached_property
+    def branch_forward(self) -> dict[str, bool]:
+        """Whether the from-side of each branch of the tree is its upper end."""
+        ways = {name: way for name, way in zip(self.branch_ids, self.forward, strict=True) if name}
+        return ways | {name: way for name, _, way in self.parallel}
 
     @cached_property
     def injection_nodes(self) -> tuple[IntArray, IntArray]:
@@ -149,7 +161,7 @@ def compile_network(grid: Grid, switches: tuple[bool, ...] | None = None, *, are
     order, upstream, loops = edges.tree(head)
     lost = tuple(bus for bus in members if bus not in upstream)
     if lost:
-        raise NotRadial(f"grid {grid.id}: no source reaches {', '.join(lost[:6])}")
+        raise NotRadial(f"grid {grid.id}: no source reaches {', '.join(lost[:6])} with all phases")
     return _assemble(grid, area, members, order, upstream, loops, edges)
 
 
@@ -176,7 +188,7 @@ def _assemble(
     area: str | None,
     members: tuple[str, ...],
     order: list[str],
-    upstream: dict[str, tuple[str, Branch | None]],
+    upstream: Upstream,
     loops: list[Branch],
     edges: Edges,
 ) -> Network:
@@ -188,14 +200,18 @@ def _assemble(
     shunt: dict[int, ComplexArray] = {}
     parent = np.full(n, -1, np.int64)
     names, forward = [""] * n, [True] * n
+    parallel: list[tuple[str, int, bool]] = []
     for k, bus in enumerate(order[1:], 1):
-        up, branch = upstream[bus]
-        assert branch is not None
+        up, edge = upstream[bus]
+        assert edge is not None
+        branch, *beside = edge.branches
         parent[k], names[k], forward[k] = position[up], branch.id, branch.from_bus == up
-        turn, impedance[k] = edges.matrices(branch, forward[k])
+        parallel += [(other.id, k, other.from_bus == up) for other in beside]
+        turn, impedance[k] = edges.edge_matrices(edge, up)
         if turn is not UNTURNED:
             transfer[k] = turn
-    for branch in _unique(edges.neighbours):
+    inside = [branch for edge in edges.all for branch in edge.branches]
+    for branch in inside:
         for bus, y in edges.shunts(branch):
             shunt[position[bus]] = shunt.get(position[bus], 0.0) + y
     for item in grid.shunts:
@@ -223,6 +239,8 @@ def _assemble(
         source_v=source_v,
         source_impedance=source_z,
         symmetry=next((source.symmetry for source in grid.sources if source.bus == order[0]), "free"),
+        parallel=tuple(parallel),
+        branch_phases={branch.id: branch.phases for branch in inside},
     )
 
 
@@ -235,10 +253,6 @@ def _blocks(n: int, usual: ComplexArray, other: dict[int, ComplexArray]) -> Comp
     return result
 
 
-def _unique(neighbours: dict[str, list[Branch]]) -> list[Branch]:
-    return list({branch.id: branch for around in neighbours.values() for branch in around}.values())
-
-
 def _shunt_admittance(phases: str, g_s: tuple[float, ...], b_s: tuple[float, ...]) -> ComplexArray:
     y = np.zeros((3, 3), complex)
     for k, phase in enumerate(phases):
@@ -248,8 +262,8 @@ def _shunt_admittance(phases: str, g_s: tuple[float, ...], b_s: tuple[float, ...
 
 def _loop(branch: Branch, position: dict[str, int], edges: Edges) -> Loop:
     transfer, impedance = edges.matrices(branch, True)
-    phases = branch.phases if isinstance(branch, Line) else PHASES
-    return Loop(branch.id, position[branch.from_bus], position[branch.to_bus], phases, transfer, impedance)
+    start, end = position[branch.from_bus], position[branch.to_bus]
+    return Loop(branch.id, start, end, branch.phases, transfer, impedance)
 
 
 def _source(grid: Grid, head: str, nominal: float, area: str | None) -> tuple[ComplexArray, ComplexArray]:

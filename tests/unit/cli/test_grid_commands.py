@@ -227,3 +227,12 @@ def test_estimation_of_a_closed_ring_with_branch_meters_and_a_phasor(tmp_path: P
     for row in rows[:30]:
         v = state.voltage_v[network.node_row[row["bus"], row["phase"]], 0]
         assert float(row["voltage_v"]) == pytest.approx(abs(v), rel=1e-6)
+
+
+def test_kilovolts_and_per_unit_are_refused_as_units(grid_file: Path, feeder: Grid, tmp_path: Path) -> None:
+    load = feeder.loads[0]
+    for value in (0.231, 1.01e6):
+        path = tmp_path / "readings.csv"
+        path.write_text(f"meter,quantity,phase,value,sigma\n{load.id},voltage,{load.phases},{value},1\n")
+        with pytest.raises(InputError, match=f"{load.id} {load.phases} value: .* V, expected volts near 240"):
+            run("estimate", grid_file, path)

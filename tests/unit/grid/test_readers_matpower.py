@@ -10,7 +10,7 @@ from reader_checks import largest_difference_pu
 
 from flexmeter.errors import InputError
 from flexmeter.grid import encode_grid
-from flexmeter.grid.readers import pandapower_voltages, read_matpower
+from flexmeter.grid.readers import pandapower_voltages, read_any_grid, read_matpower
 from flexmeter.powerflow import compile_network, powerflow
 
 with warnings.catch_warnings():
@@ -154,3 +154,11 @@ def test_changed_files_give_a_grid_or_an_input_error(
     file.write_text(text)
     with suppress(InputError):
         assert encode_grid(read_matpower(file))
+
+
+def test_import_compares_with_a_load_flow_of_the_tables(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "case33bw.m"
+    path.write_text(text)
+    imported = read_any_grid(path)
+    assert len(imported.reference()) == 99
+    assert largest_difference_pu(imported.grid, imported.reference()) < 1e-8

@@ -7,7 +7,8 @@ from flexmeter.errors import GridError, InputError
 from flexmeter.grid import encode_grid
 from flexmeter.grid.readers import read_opendss
 
-CASE = Path(__file__).parents[2] / "cases" / "readers" / "four_wire.dss"
+CASES = Path(__file__).parents[2] / "cases" / "readers"
+CASE, IEEE13 = CASES / "four_wire.dss", CASES / "ieee13.dss"
 
 
 def test_four_wire_feeder_equals_opendss_phase_to_neutral() -> None:
@@ -17,6 +18,14 @@ def test_four_wire_feeder_equals_opendss_phase_to_neutral() -> None:
     assert len(case.grid.line_types[0].r_ohm_per_km) == 4
     assert largest_difference_pu(case.grid, case.voltages) < 1e-6
     assert any("phase to neutral" in text for text in case.grid.assumptions)
+
+
+def test_ieee_13_bus_feeder_with_its_regulators() -> None:
+    case = read_opendss(IEEE13)
+    assert {item.phases for item in case.grid.transformers} == {"abc", "a", "b", "c"}
+    assert len({item.rated_to_v for item in case.grid.transformers if item.phases != "abc"}) > 1  # taps of their own
+    assert len(case.voltages) == 41
+    assert largest_difference_pu(case.grid, case.voltages) < 1e-7
 
 
 def test_neutral_earthed_at_every_bus(tmp_path: Path) -> None:
@@ -50,7 +59,11 @@ set voltagebases"""
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("new transformer.u phases=1 windings=2 buses=(lv.1 e.1) kvs=(.23 .1) kvas=(5 5)", "expected 2 and 3"),
+        ("new transformer.u phases=1 windings=3 buses=(lv.1 e.1 e.2) kvs=(.23 .1 .1) kvas=(5 5 5)", "3, expected 2"),
+        ("new transformer.u phases=1 windings=2 buses=(lv.1.2 e.1.2) kvs=(.4 .1) kvas=(5 5)", "neutral at node"),
+        ("new transformer.u phases=1 conns=(delta delta) buses=(lv.1.2 e.1.2) kvs=(.4 .1) kvas=(5 5)", "delta winding"),
+        ("new transformer.u phases=1 windings=2 buses=(lv.1 e.2) kvs=(.23 .1) kvas=(5 5)", "the same phases"),
+        ("new line.x bus1=lv bus2=e length=.1 r1=1 x1=1 r0=1 x0=1\nopen line.x 1 2", "some of its phases"),
         ("new reactor.r bus1=a bus2=b phases=3 x=1", "only reactors that earth a neutral"),
         ("new upfc.u bus1=a.1 bus2=b.1 phases=1", "upfc"),
         ("new line.x bus1=a.1.2.3 bus2=e.2.3.1 length=.1 r1=1 x1=1 r0=1 x0=1", "expected those of bus1"),

@@ -208,3 +208,56 @@ def test_changed_cells_give_a_grid_or_an_input_error(varied: object, data: st.Da
     finally:
         for name, table in original.items():
             net[name] = table
+
+
+def transformer_net(**changes: object) -> object:
+    """Return a net with a loaded 20/0.4 kV transformer without no-load branch, and columns of it changed."""
+    net = pandapower.create_empty_network()
+    buses = [pandapower.create_bus(net, level) for level in (20.0, 0.4, 0.4)]
+    pandapower.create_ext_grid(net, buses[0], vm_pu=1.02)
+    quietly(pandapower.create_transformer, net, buses[0], buses[1], "0.4 MVA 20/0.4 kV")
+    quietly(pandapower.create_line, net, buses[1], buses[2], 0.2, "NAYY 4x150 SE")
+    pandapower.create_load(net, buses[2], 0.06, 0.01)
+    for column, value in ({"pfe_kw": 0.0, "i0_percent": 0.0} | changes).items():
+        net.trafo[column] = value
+    return net
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tap_pos": 2},
+        {"tap_pos": 1.5},
+        {"tap_pos": -2, "tap_side": "lv"},
+        {"tap_pos": 2, "tap_changer_type": None},  # a position without effect
+        {"tap2_pos": 3, "tap2_neutral": 0, "tap2_step_percent": 2.0, "tap2_side": "hv", "tap2_changer_type": "Ratio"},
+    ],
+)
+def test_taps_act_as_in_pandapower(changes: dict[str, object]) -> None:
+    net = transformer_net(**changes)
+    assert largest_difference_pu(grid_from_pandapower(net), pandapower_voltages(net)) < 1e-6
+
+
+def test_impedances_of_switches_and_between_buses() -> None:
+    net = transformer_net()
+    more = [pandapower.create_bus(net, 0.4) for _ in range(2)]
+    pandapower.create_switch(net, 2, more[0], et="b", z_ohm=0.05)
+    pandapower.create_impedance(net, more[0], more[1], 0.01, 0.02, sn_mva=1.0)
+    pandapower.create_load(net, more[1], 0.02, 0.005)
+    assert largest_difference_pu(grid_from_pandapower(net), pandapower_voltages(net)) < 1e-6
+    net.impedance["rtf_pu"] = 0.03
+    with pytest.raises(GridError, match="alike in both directions"):
+        grid_from_pandapower(net)
+
+
+def test_tables_of_taps_are_refused() -> None:
+    with pytest.raises(GridError, match="tables of taps"):
+        grid_from_pandapower(transformer_net(tap_dependency_table=True))
+
+
+@pytest.mark.parametrize("table", ["line", "trafo"])
+def test_none_in_parallel_is_a_finding(table: str) -> None:
+    net = transformer_net()
+    net[table]["parallel"] = 0
+    with pytest.raises(GridError, match=f"{table} 0 parallel: 0, expected a positive number"):
+        grid_from_pandapower(net)

@@ -12,7 +12,8 @@ from reader_checks import largest_difference_pu, voltages
 
 from flexmeter.errors import GridError, InputError
 from flexmeter.grid import Grid, write_grid
-from flexmeter.grid.readers import read_power_grid_model, read_power_grid_model_update
+from flexmeter.grid.readers import read_any_grid, read_power_grid_model, read_power_grid_model_update
+from flexmeter.grid.readers.power_grid_model import power_grid_model_loads
 from flexmeter.grid.writers import power_grid_model_input, write_power_grid_model
 from flexmeter.scenario.european_lv import european_lv_grid
 
@@ -172,3 +173,64 @@ def test_changed_datasets_give_a_grid_or_an_input_error(
         write_grid(read_power_grid_model(path), path)
     with suppress(InputError):
         read_power_grid_model_update(path)
+
+
+def test_import_compares_with_power_grid_model_itself() -> None:
+    imported = read_any_grid(CASE)
+    assert largest_difference_pu(imported.grid, imported.reference()) < 1e-4
+
+
+def transformer_case(path: Path, winding_from: int, winding_to: int, clock: int, p: list[float]) -> Path:
+    """Write a case of one transformer with one load at its to-side."""
+    data = {
+        "node": [{"id": 1, "u_rated": 10e3}, {"id": 2, "u_rated": 400.0}],
+        "transformer": [{
+            "id": 3, "from_node": 1, "to_node": 2, "from_status": 1, "to_status": 1, "u1": 10e3, "u2": 410.0,
+            "sn": 250e3, "uk": 0.04, "pk": 2500.0, "i0": 0.0, "p0": 0.0, "winding_from": winding_from,
+            "winding_to": winding_to, "clock": clock, "tap_side": 0, "tap_pos": 0, "tap_min": -1, "tap_max": 1,
+            "tap_nom": 0, "tap_size": 0.0,
+        }],
+        "source": [{"id": 4, "node": 1, "status": 1, "u_ref": 1.02, "sk": 1e12}],
+        "asym_load": [{"id": 5, "node": 2, "status": 1, "type": 0, "p_specified": p, "q_specified": [1e3, 0.0, 2e3]}],
+    }  # fmt: skip
+    path.write_text(json.dumps({"version": "1.0", "type": "input", "is_batch": False, "attributes": {}, "data": data}))
+    return path
+
+
+@pytest.mark.parametrize(("winding_from", "winding_to", "clock"), [(2, 1, 7), (0, 4, 5), (2, 4, 0), (1, 1, 6)])
+def test_windings_with_an_earthed_star_or_zigzag(
+    tmp_path: Path, winding_from: int, winding_to: int, clock: int
+) -> None:
+    path = transformer_case(tmp_path / "t.json", winding_from, winding_to, clock, [20e3, 5e3, 12e3])
+    imported = read_any_grid(path)
+    assert largest_difference_pu(imported.grid, imported.reference()) < 1e-6
+
+
+@pytest.mark.parametrize(("winding_from", "winding_to", "clock"), [(0, 1, 0), (1, 2, 5), (2, 0, 11)])
+def test_a_floating_neutral_is_refused_where_loads_are_unbalanced(
+    tmp_path: Path, winding_from: int, winding_to: int, clock: int
+) -> None:
+    """power-grid-model has no zero-sequence path there: 0.5 pu from a grid whose impedance is made up."""
+    path = transformer_case(tmp_path / "t.json", winding_from, winding_to, clock, [20e3, 5e3, 12e3])
+    with pytest.raises(GridError, match="no way to the earth current"):
+        read_any_grid(path)
+
+
+def test_update_batches_by_number_reach_loads_with_names(tmp_path: Path) -> None:
+    document = json.loads(CASE.read_text())
+    component = next(key for key in document["data"] if key.endswith("load"))
+    row = document["data"][component][0]
+    row["name"] = "house"
+    path = tmp_path / "named.json"
+    path.write_text(json.dumps(document))
+    width = 3 if component.startswith("asym") else 1
+    power = [500.0] * 3 if width == 3 else 500.0
+    update = {"version": "1.0", "type": "update", "is_batch": True, "attributes": {}}
+    batch = tmp_path / "batch.json"
+    rows = [{"id": row["id"], "p_specified": power, "q_specified": power}]
+    batch.write_text(json.dumps(update | {"data": [{component: rows}]}))
+    updates = read_power_grid_model_update(batch, power_grid_model_loads(path))
+    assert list(updates.active_power_w) == ["house"]
+    batch.write_text(json.dumps(update | {"data": [{component: rows * 2}]}))
+    with pytest.raises(InputError, match="given twice in scenario 0"):
+        read_power_grid_model_update(batch)

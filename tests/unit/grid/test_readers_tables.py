@@ -142,3 +142,44 @@ def test_comparison_names_the_worst_voltage() -> None:
     assert comparison.largest_pu == pytest.approx(0.01)
     with pytest.raises(InputError, match="nothing to compare"):
         compare_voltages(ours, {}, {})
+
+
+def test_names_stay_as_written(tmp_path: Path) -> None:
+    file = table(
+        tmp_path / "readings.csv",
+        "meter,quantity,value,scenario\n007,voltage,231,2024-01-01T00:00:00+01:00\n1.10,voltage,232,true\n",
+    )
+    readings = read_reading_table(file)
+    assert [key[1] for key in readings.keys] == ["007", "1.10"]
+    assert readings.scenarios == ("2024-01-01T00:00:00+01:00", "true")
+
+
+def test_nan_is_missing_in_both_kinds_of_file(tmp_path: Path) -> None:
+    text = table(tmp_path / "r.csv", "meter,quantity,value,sigma\none,voltage,nan,1\ntwo,voltage,230,\n")
+    columns = {"meter": ["one", "two"], "quantity": ["voltage"] * 2, "value": [np.nan, 230.0], "sigma": [1.0, np.nan]}
+    parquet.write_table(pa.table(columns), tmp_path / "r.parquet")
+    for file in (text, tmp_path / "r.parquet"):
+        readings = read_reading_table(file)
+        assert np.isnan(readings.value[0, 0])
+        assert readings.value[1, 0] == 230
+        assert np.isnan(readings.sigma[1, 0])
+
+
+def test_one_word_in_a_column_does_not_spoil_its_numbers(tmp_path: Path) -> None:
+    file = table(tmp_path / "r.csv", "meter,quantity,value\none,voltage,many\ntwo,voltage,230\n")
+    with pytest.raises(MeasurementError) as error:
+        read_reading_table(file)
+    assert [finding.field for finding in error.value.findings] == ["row 1"]
+
+
+def test_loads_given_twice_or_not_at_all(tmp_path: Path) -> None:
+    head = "load,phase,active_power_w,reactive_power_var\n"
+    with pytest.raises(MeasurementError, match="row 2: given twice"):
+        read_load_table(table(tmp_path / "l.csv", f"{head}three,,1,1\nthree,b,2,2\n"), ROWS, DEFAULT)
+    with pytest.raises(InputError, match="no loads"):
+        read_load_table(table(tmp_path / "l.csv", head), ROWS, DEFAULT)
+
+
+def test_another_separator_is_told_by_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found meter;quantity;value"):
+        read_reading_table(table(tmp_path / "r.csv", "meter;quantity;value\none;voltage;230\n"))

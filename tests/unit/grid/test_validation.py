@@ -83,3 +83,10 @@ def test_all_findings_are_raised_at_once(ring: Grid) -> None:
     with pytest.raises(GridError, match=r"^ring\.json: .*rope.*; .*voltage_v") as caught:
         validate(broken, "ring.json")
     assert len(caught.value.findings) == 2
+
+
+def test_a_neutral_without_impedance_cannot_be_eliminated(ring: Grid) -> None:
+    four = tuple(tuple(0.3 if i == j < 3 else 0.0 for j in range(4)) for i in range(4))
+    bare = LineType("cable", four, four, neutral="everywhere")
+    (finding,) = findings(replace(ring, line_types=(bare,)))
+    assert "neutral without impedance" in finding.text

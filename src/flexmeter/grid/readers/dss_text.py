@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flexmeter.errors import InputError
 from flexmeter.grid.impedance import line_type_from_sequence
 from flexmeter.grid.model import PHASES, Bus, Grid, Line, LineType, Load, Source, Transformer
+from flexmeter.grid.topology import Branch
 
 IGNORED_CLASSES = frozenset({"monitor", "energymeter"})
 IGNORED_COMMANDS = frozenset(
@@ -211,9 +212,10 @@ class _Builder:
         transformers = tuple(_transformer(item) for item in self.of("transformer"))
         sources = tuple(_source(item) for item in self.of("vsource"))
         self._spread_voltages(lines, transformers, sources)
+        phases = _bus_phases(self.voltage, lines, transformers, sources)
         grid = Grid(
             id=re.sub(r"[^A-Za-z0-9_-]", "_", self.script.circuit),
-            buses=tuple(self._bus(name, voltage) for name, voltage in self.voltage.items()),
+            buses=tuple(self._bus(name, voltage, phases[name]) for name, voltage in self.voltage.items()),
             line_types=types,
             lines=lines,
             transformers=transformers,
@@ -228,9 +230,9 @@ class _Builder:
         named = {item.name: item.values.get("yearly", item.values.get("daily")) for item in self.of("load")}
         return DssCase(grid, {name: shape.lower() for name, shape in named.items() if shape})
 
-    def _bus(self, name: str, voltage: float) -> Bus:
+    def _bus(self, name: str, voltage: float, phases: str) -> Bus:
         x, y = self.script.coordinates.get(name, (None, None))
-        return Bus(id=name, voltage_v=voltage, x_m=x, y_m=y)
+        return Bus(id=name, voltage_v=voltage, phases=phases, x_m=x, y_m=y)
 
     def _line(self, item: Element, types: set[str]) -> Line:
         one, phases = bus_phases(item, item.values.get("bus1", ""), int(item.number("phases", 3)))
@@ -264,6 +266,23 @@ class _Builder:
         lost = sorted(set(neighbours) - set(self.voltage))
         if lost:
             raise InputError(f"bus {lost[0]}: no source or transformer is tied to it, voltage unknown")
+
+
+def _bus_phases(
+    buses: Iterable[str],
+    lines: tuple[Line, ...],
+    transformers: tuple[Transformer, ...],
+    sources: tuple[Source, ...],
+) -> dict[str, str]:
+    """Return the phases that branches and sources bring to each bus."""
+    have: dict[str, set[str]] = {bus: set() for bus in buses}
+    chosen: list[Branch] = [*lines, *transformers]
+    for branch in chosen:
+        for bus in (branch.from_bus, branch.to_bus):
+            have[bus] |= set(branch.phases)
+    for source in sources:
+        have[source.bus] |= set(PHASES)
+    return {bus: "".join(sorted(phases)) for bus, phases in have.items()}
 
 
 def bus_phases(item: Element, text: str, count: int) -> tuple[str, str]:

@@ -11,10 +11,14 @@ from flexmeter.errors import InputError
 from flexmeter.grid.json import read_grid
 from flexmeter.grid.model import Grid
 from flexmeter.grid.readers.dss_text import read_dss
-from flexmeter.grid.readers.matpower import read_matpower
+from flexmeter.grid.readers.matpower import matpower_voltages, read_matpower
 from flexmeter.grid.readers.opendss import read_opendss
 from flexmeter.grid.readers.pandapower import grid_from_pandapower, load_pandapower, pandapower_voltages
-from flexmeter.grid.readers.power_grid_model import read_power_grid_model
+from flexmeter.grid.readers.power_grid_model import (
+    power_grid_model_loads,
+    power_grid_model_voltages,
+    read_power_grid_model,
+)
 from flexmeter.grid.readers.simbench import load_cgmes, load_simbench
 from flexmeter.grid.validation import validate
 
@@ -35,11 +39,13 @@ class Imported:
     """A grid in our model, the format it came in, and the other program's own load flow.
 
     `reference()` runs that program and returns |V| per (bus id, phase) [V]; empty where there is none to ask.
+    `load_ids` are the ids of loads by their number, where the format has numbers (power-grid-model).
     """
 
     grid: Grid
     format: str
     reference: Callable[[], Voltages] = field(default=_nothing, compare=False)
+    load_ids: dict[str, str] = field(default_factory=dict)
 
 
 def read_any_grid(source: Path | str) -> Imported:
@@ -60,7 +66,7 @@ def _read(source: str) -> Imported:
     if path.is_dir() or suffix in (".xml", ".zip"):
         return _from_net(load_cgmes(path), path.stem, "CGMES")
     if suffix == ".m":
-        return Imported(read_matpower(path), "MATPOWER")
+        return Imported(read_matpower(path), "MATPOWER", lambda: matpower_voltages(path))
     if suffix == ".dss":
         return _opendss(path)
     if suffix == ".json":
@@ -93,7 +99,8 @@ def _json(path: Path) -> Imported:
     if isinstance(document, dict) and document.get("_class") == "pandapowerNet":
         return _from_net(load_pandapower(path), path.stem, "pandapower")
     if isinstance(document, dict) and {"is_batch", "data"} <= document.keys():
-        return Imported(read_power_grid_model(path), "power-grid-model")
+        grid, ids = read_power_grid_model(path), power_grid_model_loads(path)
+        return Imported(grid, "power-grid-model", lambda: power_grid_model_voltages(path), ids)
     return Imported(read_grid(path), "Flexmeter")
 
 

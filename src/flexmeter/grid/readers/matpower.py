@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flexmeter.errors import InputError
-from flexmeter.grid.model import Bus, Grid, Line, Load, Shunt, Source, Switch, Transformer
+from flexmeter.grid.model import PHASES, Bus, Grid, Line, Load, Shunt, Source, Switch, Transformer
 from flexmeter.grid.readers.parts import Parts, thirds
 
 Table = NDArray[np.float64]
@@ -22,7 +25,7 @@ _OHMS = re.compile(
     r"mpc\.branch\(:,\s*\[BR_R,?\s*BR_X\]\)\s*=\s*mpc\.branch\(:,\s*\[BR_R,?\s*BR_X\]\)\s*/\s*\(Vbase\^2\s*/\s*Sbase\)"
 )
 _HARMLESS = re.compile(
-    r"function\s|mpc\.(version|baseMVA|gencost|areas|bus_name|dcline|dclinecost)\b|Vbase\s*=|Sbase\s*="
+    r"function\s|mpc\.(version|baseMVA|gencost|areas|bus_name|dclinecost)\b|Vbase\s*=|Sbase\s*="
     r"|\[.*\]\s*=\s*idx_|define_constants|end$|return$"
 )
 VBASE = r"Vbase\s*=\s*mpc\.bus\(1,\s*BASE_KV\)\s*\*\s*1e3"
@@ -38,11 +41,54 @@ def read_matpower(path: Path | str) -> Grid:
     Loads are shared equally by three phases, zero-sequence values assumed (`Grid.assumptions`); branches out of
     service become open switches, and then every branch gets a switch.
     """
+    return _Conversion(_case(path)).grid(Path(path).stem)
+
+
+def matpower_voltages(path: Path | str) -> dict[tuple[str, str], float]:
+    """Return |V| per (bus id, phase) [V] of pandapower's load flow of the case's own tables, empty without pandapower.
+
+    Raises
+    ------
+    InputError
+        its load flow does not converge.
+    """
+    if find_spec("pandapower") is None:
+        return {}
+    case = _case(path)
+    conversion = _Conversion(case)
+    conversion.grid(Path(path).stem)
+    columns = {"bus": 13, "gen": 10, "branch": 13}
+    tables = {name: _widened(getattr(case, name), width) for name, width in columns.items()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            net = import_module("pandapower.converter.pypower").from_ppc(
+                {"version": "2", "baseMVA": case.base_mva, **tables}, f_hz=FREQUENCY_HZ, validate_conversion=False
+            )
+            import_module("pandapower").runpp(net, tolerance_mva=1e-9, calculate_voltage_angles=True, numba=False)
+    except Exception as error:  # whatever stops pandapower, there is nothing to compare with
+        text = f"pandapower's load flow failed: {type(error).__name__}: {error} (--no-compare goes without)"
+        raise InputError(f"{path}: {text}") from error
+    per_unit = dict(zip((int(number) for number in net.bus.index), net.res_bus["vm_pu"], strict=True))
+    return {
+        (bus.id, phase): float(per_unit[number]) * bus.voltage_v / math.sqrt(3)
+        for number, bus in conversion.bus.items()
+        for phase in PHASES
+        if math.isfinite(per_unit.get(number, math.nan))
+    }
+
+
+def _widened(table: Table, width: int) -> Table:
+    """Return a table with columns of zeros up to a width: what a case may leave out."""
+    return np.pad(table, ((0, 0), (0, max(0, width - table.shape[1]))))
+
+
+def _case(path: Path | str) -> _Case:
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return _Conversion(_Case(text, str(path))).grid(Path(path).stem)
+    return _Case(text, str(path))
 
 
 class _Case:

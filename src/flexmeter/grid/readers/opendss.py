@@ -191,7 +191,10 @@ class _Conversion:
         unique = self.parts.name("branch", name, "line")
         length = float(lines.Length()) * UNIT_KM[int(lines.Units())]
         self.parts.lines.append(Line(unique, one, other, kind, length, phases))
-        is_open = element.IsOpen(1, 0) or element.IsOpen(2, 0)
+        poles = [element.IsOpen(1, pole) or element.IsOpen(2, pole) for pole in range(1, count + 1)]
+        is_open = any(poles)
+        if is_open and not all(poles):
+            self.parts.find("line", name, "open", "some of its phases, expected all or none")
         if is_open or lines.IsSwitch():
             self.parts.switches.append(Switch(f"switch_{unique}", unique, closed=not is_open))
 
@@ -205,17 +208,25 @@ class _Conversion:
 
     def _transformer(self) -> None:
         transformer, element = self.dss.Transformers, self.dss.CktElement
-        name = transformer.Name()
-        if int(transformer.NumWindings()) != 2 or int(element.NumPhases()) != 3:
-            text = f"{transformer.NumWindings()} windings, {element.NumPhases()} phases, expected 2 and 3"
-            self.parts.find("transformer", name, "windings", text)
+        name, count = transformer.Name(), int(element.NumPhases())
+        if int(transformer.NumWindings()) != 2:
+            self.parts.find("transformer", name, "windings", f"{transformer.NumWindings()}, expected 2")
             return
+        size = len(element.NodeOrder()) // 2
+        nodes = [[int(node) for node in element.NodeOrder()[k : k + size]] for k in (0, size)]
+        phases = "".join("abc"[node - 1] for node in sorted(nodes[0][:count]) if node in (1, 2, 3))
         windings = []
         for winding in (1, 2):
             transformer.Wdg(winding)
-            volts = float(transformer.kV()) * 1e3 * float(transformer.Tap())
-            windings.append((volts, bool(transformer.IsDelta()), float(transformer.kVA()) * 1e3, transformer.R()))
+            # ratings are those of a bank of three: line to line, three times the power of a one-phase unit
+            volts = float(transformer.kV()) * 1e3 * float(transformer.Tap()) * (math.sqrt(3) if count == 1 else 1)
+            power = float(transformer.kVA()) * 1e3 * 3 / count
+            windings.append((volts, bool(transformer.IsDelta()), power, transformer.R()))
         (high, delta1, power, r1), (low, delta2, _, r2) = windings
+        text = self._strange_nodes(nodes, count, (delta1, delta2))
+        if text:
+            self.parts.find("transformer", name, "buses", text)
+            return
         buses = [_bus_nodes(text)[0] for text in element.BusNames()]
         resistance, no_load = float(r1) + float(r2), self._property("%NoLoadLoss")
         if no_load or self._property("%IMag"):
@@ -233,8 +244,23 @@ class _Conversion:
                 vector_group=self._vector_group(delta1, delta2),
                 no_load_loss_w=no_load / 100 * power,
                 no_load_current_percent=math.hypot(self._property("%IMag"), no_load),
+                phases=phases,
             )
         )
+
+    def _strange_nodes(self, nodes: list[list[int]], count: int, deltas: tuple[bool, bool]) -> str:
+        """Return what the model cannot say about a transformer's terminals, nothing if it can."""
+        first, second = (side[:count] for side in nodes)
+        if first != second or len(set(first)) != count or not set(first) <= {1, 2, 3}:
+            return f"nodes {first} and {second}, expected the same phases in the same order, each once"
+        if count < 3 and any(deltas):
+            return f"delta winding of {count} phase(s), expected three phases or wye"
+        if count == 3 and first not in ([1, 2, 3], [2, 3, 1], [3, 1, 2]) and any(deltas):
+            return f"nodes {first}: phases of a delta in reverse order"
+        neutrals = [side[count] for side, delta in zip(nodes, deltas, strict=True) if not delta]
+        if any(node not in (0, NEUTRAL_NODE) for node in neutrals):
+            return f"neutral at node {neutrals}, expected an earthed one (0, or the feeder's neutral {NEUTRAL_NODE})"
+        return ""
 
     def _vector_group(self, delta1: bool, delta2: bool) -> str:
         windings = ("D" if delta1 else "YN") + ("d" if delta2 else "yn")
@@ -246,7 +272,7 @@ class _Conversion:
     def _load(self) -> None:
         loads, element = self.dss.Loads, self.dss.CktElement
         name, model, count = loads.Name(), int(loads.Model()), int(loads.Phases())
-        bus, nodes = _bus_nodes(element.BusNames()[0], element.NodeOrder()[:-1] if count == 3 else element.NodeOrder())
+        bus, nodes = _bus_nodes(element.BusNames()[0], element.NodeOrder()[:3] if count == 3 else element.NodeOrder())
         phases = "".join("abc"[node - 1] for node in sorted(set(nodes)) if node in (1, 2, 3))
         delta = bool(loads.IsDelta()) or (count == 1 and len(phases) == 2)
         shares = ZIP.get(model)

@@ -24,9 +24,12 @@ LOADS: dict[str, tuple[Kind, float]] = {
     "storage": ("customer", 1.0),
     "motor": ("customer", 1.0),
 }
-READ = {*LOADS, "bus", "line", "trafo", "switch", "ext_grid", "shunt", "gen", "ward"}
-WITHOUT_EFFECT = {"measurement", "poly_cost", "pwl_cost", "controller", "group", "bus_geodata", "line_geodata"}
-REFUSED = {"trafo3w", "impedance", "xward", "dcline", "svc", "ssc", "tcsc", "vsc", "line_dc", "bus_dc"}
+REFUSED = (
+    "trafo3w", "xward", "dcline", "svc", "ssc", "tcsc", "vsc", "b2b_vsc", "line_dc", "bus_dc", "load_dc",
+    "source_dc",
+)  # fmt: skip
+SWITCH_RX = 2.0
+"""R/X of a switch with an impedance: the default of pandapower's load flow."""
 CLOCKS = {0: "YNyn0", 1: "Dyn1", 5: "Dyn5", 6: "YNyn6", 7: "Dyn7", 11: "Dyn11"}
 
 
@@ -81,7 +84,8 @@ def pandapower_voltages(net: object) -> dict[tuple[str, str], float]:
             else:
                 pandapower.runpp(net, tolerance_mva=1e-9, max_iteration=100, calculate_voltage_angles=True, numba=False)
     except Exception as error:  # whatever stops pandapower, there is nothing to compare with
-        raise InputError(f"pandapower's load flow failed: {type(error).__name__}: {error}") from error
+        text = f"pandapower's load flow failed: {type(error).__name__}: {error} (--no-compare goes without)"
+        raise InputError(text) from error
     table = conversion.net["res_bus_3ph" if asymmetric else "res_bus"]
     columns = {phase: f"vm_{phase}_pu" if asymmetric else "vm_pu" for phase in "abc"}
     voltages = {}
@@ -116,6 +120,8 @@ class _Conversion:
             self._line(index, row)
         for index, row in self._rows("trafo"):
             self._transformer(index, row)
+        for index, row in self._rows("impedance"):
+            self._impedance(index, row)
         for index, row in self._rows("switch", service=False):
             self._switch(index, row)
         for index, row in self._rows("ext_grid"):
@@ -149,6 +155,14 @@ class _Conversion:
         self.parts.find(table, str(index), column, f"{value!r}, expected a number")
         return 1.0
 
+    def _parallel(self, table: str, index: int, row: Row) -> float:
+        """Return how many of a branch lie side by side."""
+        count = self._number(table, index, row, "parallel", 1.0)
+        if count > 0:
+            return count
+        self.parts.find(table, str(index), "parallel", f"{count:g}, expected a positive number")
+        return 1.0
+
     def _refuse_the_unknown(self) -> None:
         for table in REFUSED:
             if any(self._rows(table)):
@@ -177,7 +191,7 @@ class _Conversion:
         one, other = self._at("line", index, row, "from_bus"), self._at("line", index, row, "to_bus")
         if one is None or other is None:
             return
-        parallel = self._number("line", index, row, "parallel", 1.0)
+        parallel = self._parallel("line", index, row)
 
         def value(column: str, default: float | None = None) -> float:
             return self._number("line", index, row, column, default)
@@ -231,9 +245,8 @@ class _Conversion:
         def value(column: str, default: float | None = None) -> float:
             return self._number("trafo", index, row, column, default)
 
-        parallel, power = value("parallel", 1.0), value("sn_mva") * 1e6
-        if value("tap_step_degree", 0.0) and value("tap_pos", 0.0) != value("tap_neutral", 0.0):
-            self.parts.find("trafo", str(index), "tap_step_degree", "phase-shifting taps are not represented")
+        parallel, power = self._parallel("trafo", index, row), value("sn_mva") * 1e6
+        from_factor, to_factor, steps = self._taps(index, row)
         name = self.parts.name("branch", row.get("name"), f"transformer_{index}")
         self.branch["t", index] = name
         self.parts.transformers.append(
@@ -242,8 +255,8 @@ class _Conversion:
                 from_bus=high,
                 to_bus=low,
                 rated_power_va=power * parallel,
-                rated_from_v=value("vn_hv_kv") * 1e3,
-                rated_to_v=value("vn_lv_kv") * 1e3,
+                rated_from_v=value("vn_hv_kv") * 1e3 * from_factor,
+                rated_to_v=value("vn_lv_kv") * 1e3 * to_factor,
                 uk_percent=value("vk_percent"),
                 ukr_percent=value("vkr_percent"),
                 vector_group=self._vector_group(row, value("shift_degree", 0.0)),
@@ -253,12 +266,36 @@ class _Conversion:
                 no_load_current_percent=max(
                     value("i0_percent", 0.0), 100 * value("pfe_kw", 0.0) * 1e3 / power if power else 0.0
                 ),
-                tap_side="to" if row.get("tap_side") == "lv" else "from",
-                tap_position=round(value("tap_pos", 0.0)),
-                tap_neutral=round(value("tap_neutral", 0.0)),
-                tap_step_percent=value("tap_step_percent", 0.0),
+                tap_position=steps,
+                tap_step_percent=value("tap_step_percent", 0.0) if steps else 0.0,
             )
         )
+
+    def _taps(self, index: int, row: Row) -> tuple[float, float, int]:
+        """Return factors of the rated voltages, and whole steps of a changer at the high-voltage side.
+
+        Any other tap is part of a rated voltage: as in pandapower, the impedance then follows the tapped low side.
+        """
+        if row.get("tap_dependency_table") is True or row.get("tap_changer_type") == "Tabular":
+            self.parts.find("trafo", str(index), "tap_dependency_table", "tables of taps are not represented")
+        factors, steps = {"hv": 1.0, "lv": 1.0}, 0
+        for tap in ("tap", "tap2"):
+            position, neutral, percent, degree = (
+                self._number("trafo", index, row, f"{tap}_{column}", 0.0)
+                for column in ("pos", "neutral", "step_percent", "step_degree")
+            )
+            changer = row.get(f"{tap}_changer_type", "Ratio")
+            side = row.get(f"{tap}_side")
+            if changer not in ("Ratio", "Symmetrical", "Ideal") or side not in factors or position == neutral:
+                continue  # without a type pandapower lets a tap have no effect
+            if degree:
+                self.parts.find("trafo", str(index), f"{tap}_step_degree", "phase-shifting taps are not represented")
+            elif tap == "tap" and side == "hv" and float(position - neutral).is_integer():
+                steps = int(position - neutral)
+            else:
+                factors[str(side)] *= 1 + (position - neutral) * percent / 100
+                self.parts.assume("a tap at the low-voltage side or between steps is part of the rated voltage")
+        return factors["hv"], factors["lv"], steps
 
     def _vector_group(self, row: Row, shift_degree: float) -> str:
         clock = round(shift_degree / 30) % 12
@@ -280,10 +317,43 @@ class _Conversion:
             one, other = self._at("switch", index, row), self._at("switch", index, row, "element")
             if one is not None and other is not None:
                 tie = self.parts.name("branch", f"tie_{name}", "tie")
-                self.parts.tie(tie, one, other)
+                self._coupler(tie, one, other, self._number("switch", index, row, "z_ohm", 0.0))
                 self.parts.switches.append(Switch(name, tie, closed))
         elif not closed:
             self.parts.find("switch", str(index), "et", f"{kind!r}, expected 'l', 't' or 'b'")
+
+    def _coupler(self, name: str, one: str, other: str, ohm: float) -> None:
+        """Add a bus-bus switch; with an impedance it has pandapower's default ratio of R to X."""
+        if ohm <= 0:
+            self.parts.tie(name, one, other)
+            return
+        z = complex(SWITCH_RX, 1) / abs(complex(SWITCH_RX, 1)) * ohm
+        self.parts.assume(f"impedance of switches: R/X {SWITCH_RX:g}, zero sequence equal to the positive one")
+        kind = self.parts.sequence_type("switch", z1=z, z0=z, c1=0.0, c0=0.0, rated_current_a=0.0)
+        self.parts.lines.append(Line(name, one, other, kind, 1.0))
+
+    def _impedance(self, index: int, row: Row) -> None:
+        """Add a series impedance between two buses of one voltage, alike in both directions."""
+        one, other = self._at("impedance", index, row, "from_bus"), self._at("impedance", index, row, "to_bus")
+        if one is None or other is None:
+            return
+
+        def value(column: str, default: float | None = None) -> float:
+            return self._number("impedance", index, row, column, default)
+
+        level = {bus.id: bus.voltage_v for bus in self.buses.values()}
+        there, back = (complex(value(f"r{way}_pu"), value(f"x{way}_pu")) for way in ("ft", "tf"))
+        shunts = any(value(column, 0.0) for column in ("gf_pu", "bf_pu", "gt_pu", "bt_pu"))
+        if there != back or shunts or level[one] != level[other]:
+            text = "expected r and x alike in both directions, no shunts, one voltage"
+            self.parts.find("impedance", str(index), "rft_pu", text)
+            return
+        base_ohm = level[one] ** 2 / (value("sn_mva") * 1e6 or 1.0)
+        zero = [row.get(f"{part}0ft_pu") for part in "rx"]
+        z0 = complex(value("r0ft_pu"), value("x0ft_pu")) * base_ohm if all(map(is_number, zero)) else None
+        kind = self.parts.sequence_type("impedance", z1=there * base_ohm, z0=z0, c1=0.0, c0=0.0, rated_current_a=0.0)
+        name = self.parts.name("branch", row.get("name"), f"impedance_{index}")
+        self.parts.lines.append(Line(name, one, other, kind, 1.0))
 
     def _source(self, table: str, index: int, row: Row) -> None:
         """An external grid, or the generator that takes its part."""

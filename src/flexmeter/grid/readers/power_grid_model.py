@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +21,14 @@ from flexmeter.grid.readers.parts import Parts, is_number, nested, thirds
 
 Row = dict[str, object]
 WINDINGS = {0: "Y", 1: "YN", 2: "D", 3: "Z", 4: "ZN"}
+READ = {
+    "node", "line", "asym_line", "link", "transformer", "transformer_tap_regulator", "source", "shunt", "sym_load",
+    "asym_load", "sym_gen", "asym_gen",
+}  # fmt: skip
 REFUSED = {"three_winding_transformer", "generic_branch"}
 ZIP = {0: (0.0, 0.0, 1.0), 1: (1.0, 0.0, 0.0), 2: (0.0, 1.0, 0.0)}
+ZIGZAG = 0.1
+"""Z0/Z1 of a zigzag winding, as power-grid-model has it."""
 PHASES3 = ("a", "b", "c")
 
 
@@ -41,8 +49,47 @@ def read_power_grid_model(path: Path | str) -> Grid:
     return _Conversion(_dataset(path, "input")).grid(Path(path).stem)
 
 
-def read_power_grid_model_update(path: Path | str) -> LoadUpdates:
-    """Read an update dataset or batch; only powers of loads and generators can change."""
+def power_grid_model_voltages(path: Path | str) -> dict[tuple[str, str], float]:
+    """Return |V| per (bus id, phase) [V] of power-grid-model's own load flow; empty if it is not installed.
+
+    Raises
+    ------
+    InputError
+        its load flow refuses the file or does not converge.
+    """
+    if find_spec("power_grid_model") is None:
+        return {}
+    program = import_module("power_grid_model")
+    deserialize = import_module("power_grid_model.utils").json_deserialize
+    conversion = _Conversion(_dataset(path, "input"))
+    conversion.grid(Path(path).stem)
+    try:
+        model = program.PowerGridModel(deserialize(Path(path).read_text(encoding="utf-8")))
+        nodes = model.calculate_power_flow(symmetric=False, error_tolerance=1e-7, max_iterations=50)["node"]
+    except Exception as error:  # its errors share no class with a broken file's
+        text = " ".join(str(error).split())
+        raise InputError(f"{path}: power-grid-model's load flow failed: {text} (--no-compare goes without)") from error
+    voltages = {}
+    for number, energized, row in zip(nodes["id"], nodes["energized"], nodes["u"], strict=True):
+        if energized and int(number) in conversion.bus:
+            for phase, value in zip(PHASES3, row, strict=True):
+                voltages[conversion.bus[int(number)].id, phase] = float(value)
+    return voltages
+
+
+def power_grid_model_loads(path: Path | str) -> dict[str, str]:
+    """Return the load id of every load and generator by its number: update batches may give no names."""
+    conversion = _Conversion(_dataset(path, "input"))
+    conversion.grid(Path(path).stem)
+    return conversion.load_ids
+
+
+def read_power_grid_model_update(path: Path | str, load_ids: Mapping[str, str] | None = None) -> LoadUpdates:
+    """Read an update dataset or batch; only powers of loads and generators can change.
+
+    `load_ids` are the ids of loads by number, from `power_grid_model_loads`; a `name` in the file comes first.
+    """
+    known = load_ids or {}
     data = _dataset(path, "update", "input")
     scenarios = data if isinstance(data, list) else [data]
     values: dict[str, dict[int, tuple[object, object]]] = {}
@@ -53,7 +100,11 @@ def read_power_grid_model_update(path: Path | str) -> LoadUpdates:
             if "status" in row:
                 raise InputError(f"{path}: {component} {row.get('id')} status: switching is not supported here")
             pair = row.get("p_specified"), row.get("q_specified")
-            values.setdefault(f"{component}:{row.get('name', row.get('id'))}", {})[number] = pair
+            name = row.get("name", known.get(str(row.get("id")), row.get("id")))
+            per_scenario = values.setdefault(f"{component}:{name}", {})
+            if number in per_scenario:
+                raise InputError(f"{path}: {component} {name}: given twice in scenario {number}")
+            per_scenario[number] = pair
     active, reactive = {}, {}
     for key, per_scenario in values.items():
         component, _, name = key.partition(":")
@@ -136,6 +187,7 @@ class _Conversion:
         self.data: dict[str, list[Row]] = data
         self.parts = Parts()
         self.bus: dict[int, Bus] = {}
+        self.load_ids: dict[str, str] = {}
 
     def grid(self, name: str) -> Grid:
         """Return the grid."""
@@ -156,6 +208,8 @@ class _Conversion:
                 self._load(row, component)
         for component in self.data.keys() & REFUSED:
             self.parts.find(component, "", "component", "cannot be represented")
+        for component in sorted(self.data.keys() - READ - REFUSED):
+            self.parts.assume(f"{component} left out")
         if self.data.get("transformer_tap_regulator"):
             self.parts.assume("tap regulators left out: taps stay where they are")
         return self.parts.grid(name, "power-grid-model")
@@ -290,6 +344,10 @@ class _Conversion:
         sn = value("sn")
         if any(is_number(row.get(f"{axis}_grounding_{end}")) for axis in "rx" for end in ("from", "to")):
             self.parts.assume("grounding impedance of transformers left out")
+        zigzag = 0.0
+        if group[-1:].isdigit() and "zn" in group:
+            zigzag = ZIGZAG
+            self.parts.assume("zero-sequence impedance of zigzag transformers a tenth of the positive one")
         name = self._named("branch", row, component)
         self.parts.transformers.append(
             Transformer(
@@ -302,6 +360,8 @@ class _Conversion:
                 uk_percent=100 * value("uk"),
                 ukr_percent=100 * value("pk") / sn if sn else 0.0,
                 vector_group=group,
+                uk0_percent=100 * zigzag * value("uk"),
+                ukr0_percent=100 * zigzag * value("pk") / sn if sn else 0.0,
                 no_load_loss_w=value("p0", 0.0),
                 no_load_current_percent=100 * max(value("i0", 0.0), value("p0", 0.0) / sn if sn else 0.0),
                 tap_side=side,
@@ -363,9 +423,10 @@ class _Conversion:
             self.parts.find(component, str(row.get("id")), "type", f"{kind}, expected 0, 1 or 2")
             return
         phases = _phases(row.get("phases"))
+        name = self.load_ids[str(row.get("id"))] = self._named("load", row, component)
         self.parts.loads.append(
             Load(
-                id=self._named("load", row, component),
+                id=name,
                 bus=bus.id,
                 phases=phases,
                 power_w=tuple(powers[0]["abc".index(p)] for p in phases),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 Key = tuple[str, ...]
 LOAD_COLUMNS = ("load", "active_power_w", "reactive_power_var")
 READING_COLUMNS = ("meter", "quantity", "value")
+TEXT = ("load", "meter", "quantity", "phase", "at", "scenario")
+"""Columns that are names: a meter 007 is not meter 7, an instant keeps its time zone."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def read_table(path: Path | str, required: Sequence[str]) -> dict[str, list[obje
         if path.suffix.lower() == ".parquet":
             table = parquet.read_table(path)
         elif path.suffix.lower() == ".csv":
-            table = csv.read_csv(path)
+            names = csv.ConvertOptions(column_types=dict.fromkeys(TEXT, pa.string()))
+            table = csv.read_csv(path, convert_options=names)
         else:
             raise InputError(f"{path}: {path.suffix or 'no'} extension, expected .csv or .parquet")
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
@@ -59,18 +62,25 @@ def read_table(path: Path | str, required: Sequence[str]) -> dict[str, list[obje
         raise InputError(f"{path}: not a table: {error}") from error
     missing = [name for name in required if name not in columns]
     if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing, expected {', '.join(required)}")
+        found = ", ".join(columns)
+        raise InputError(f"{path}: column {missing[0]!r} is missing, expected {', '.join(required)}, found {found}")
     return columns
 
 
-def read_load_table(path: Path | str, rows: Sequence[tuple[str, str]], default: tuple[Floats, Floats]) -> LoadTable:
+def read_load_table(
+    path: Path | str,
+    rows: Sequence[tuple[str, str]],
+    default: tuple[Floats, Floats],
+    load_ids: Mapping[str, str] | None = None,
+) -> LoadTable:
     """Return powers for the given (load, phase) rows, from a table or a power-grid-model update batch.
 
     Columns: load, active_power_w, reactive_power_var, optionally phase (without it the power is shared equally by
-    the load's phases) and scenario. A load that a scenario does not name keeps its `default` power.
+    the load's phases) and scenario. A load that a scenario does not name keeps its `default` power. `load_ids`: ids of
+    loads by their number in a power-grid-model batch.
     """
     if Path(path).suffix.lower() == ".json":
-        return _from_updates(path, rows, default)
+        return _from_updates(path, rows, default, load_ids)
     columns = read_table(path, LOAD_COLUMNS)
     scenarios, place = _scenarios(columns)
     at: dict[Key, list[int]] = {}
@@ -79,6 +89,7 @@ def read_load_table(path: Path | str, rows: Sequence[tuple[str, str]], default: 
         at.setdefault(row[:1], []).append(k)
     active, reactive = (np.repeat(array[:, None], len(scenarios), axis=1) for array in default)
     findings = []
+    given: set[tuple[int, int]] = set()
     phases = columns.get("phase", [None] * len(place))
     for number, (name, phase, p, q) in enumerate(
         zip(columns["load"], phases, columns["active_power_w"], columns["reactive_power_var"], strict=True)
@@ -88,18 +99,28 @@ def read_load_table(path: Path | str, rows: Sequence[tuple[str, str]], default: 
             findings.append(Finding("load", (" ".join(key),), f"row {number + 1}", "is not in the grid"))
         elif not (_is_number(p) and _is_number(q)):
             findings.append(Finding("load", key[:1], f"row {number + 1}", f"{p!r}, {q!r}, expected numbers"))
+        elif any((row_number, place[number]) in given for row_number in at[key]):
+            findings.append(Finding("load", (" ".join(key),), f"row {number + 1}", "given twice in a scenario"))
         else:
             for row_number in at[key]:
+                given.add((row_number, place[number]))
                 share = 1 if len(key) == 2 else len(at[key])
-                active[row_number, place[number]] = float(p) / share  # type: ignore[arg-type]
-                reactive[row_number, place[number]] = float(q) / share  # type: ignore[arg-type]
+                active[row_number, place[number]] = _as_number(p) / share
+                reactive[row_number, place[number]] = _as_number(q) / share
     if findings:
         raise MeasurementError(findings, str(path))
+    if not given:
+        raise InputError(f"{path}: no loads")
     return LoadTable(scenarios, active, reactive)
 
 
-def _from_updates(path: Path | str, rows: Sequence[tuple[str, str]], default: tuple[Floats, Floats]) -> LoadTable:
-    updates = read_power_grid_model_update(path)
+def _from_updates(
+    path: Path | str,
+    rows: Sequence[tuple[str, str]],
+    default: tuple[Floats, Floats],
+    load_ids: Mapping[str, str] | None,
+) -> LoadTable:
+    updates = read_power_grid_model_update(path, load_ids)
     unknown = updates.active_power_w.keys() - {name for name, _ in rows}
     if unknown:
         raise MeasurementError([Finding("load", tuple(sorted(unknown)), "id", "is not in the grid")], str(path))
@@ -143,14 +164,11 @@ def read_reading_table(path: Path | str) -> ReadingTable:
             findings.append(
                 Finding("reading", (" ".join(key).strip(),), f"row {number + 1}", "given twice in a scenario")
             )
-        elif not (value is None or _is_number(value)) or not (_empty(sigma) or _is_number(sigma)):
+        elif not (_empty(value) or _is_number(value)) or not (_empty(sigma) or _is_number(sigma)):
             text = f"{value!r} with sigma {sigma!r}, expected numbers"
             findings.append(Finding("reading", (" ".join(key).strip(),), f"row {number + 1}", text))
         else:
-            entries[at] = (
-                np.nan if value is None else float(value),  # type: ignore[arg-type]
-                np.nan if _empty(sigma) else float(sigma),  # type: ignore[arg-type]
-            )
+            entries[at] = _as_number(value), _as_number(sigma)
     if findings:
         raise MeasurementError(findings, str(path))
     if not entries:
@@ -175,4 +193,13 @@ def _empty(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    """Whether a cell is a finite number; one word in a column makes all its cells text."""
+    try:
+        return not isinstance(value, bool) and bool(np.isfinite(float(value)))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
+def _as_number(value: object) -> float:
+    """Return a cell that is a number, nan if it is empty."""
+    return np.nan if _empty(value) else float(value)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from flexmeter.grid.impedance import SEQUENCE, ComplexMatrix, line_impedance_per
 from flexmeter.grid.model import Grid, Line, LineType, Load, Transformer
 from flexmeter.grid.readers.optional import optional_module
 from flexmeter.grid.topology import closed_branches
+from flexmeter.grid.writers.limits import refuse_phases_apart
 
 LINK_OHM = 1e-6
 
@@ -30,7 +31,13 @@ def pandapower_net(grid: Grid) -> tuple[object, tuple[str, ...]]:
 
     pandapower knows positive and zero sequence only: the phase matrix of a line is replaced by that of the transposed
     line, one-phase lines and buses are padded to three phases. Open branches get an open switch.
+
+    Raises
+    ------
+    GridError
+        branches on different phases between the same buses, one-phase transformers.
     """
+    refuse_phases_apart(grid, "pandapower")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _Writer(grid, optional_module("pandapower", "writing a pandapower net")).net_and_notes()

@@ -10,10 +10,12 @@ from pathlib import Path
 from flexmeter.grid.impedance import line_impedance_per_km, parse_vector_group
 from flexmeter.grid.model import Bus, Grid, Line, LineType, Load, Transformer
 from flexmeter.grid.topology import closed_branches
+from flexmeter.grid.writers.limits import refuse_phases_apart
 
 Row = dict[str, object]
 WINDINGS = {"Y": 0, "YN": 1, "D": 2, "Z": 3, "ZN": 4}
 STIFF_VA = 1e12
+ZIGZAG = 0.1
 LINK_OHM = 1e-6
 
 
@@ -40,7 +42,13 @@ def power_grid_model_input(grid: Grid) -> Dataset:
     phase is padded to three, the missing phases get the impedance of the existing one. Neutral conductors earthed at
     the source only are eliminated beforehand (the format knows the other elimination only). Open branches have both
     ends open. Ids, load phases and map positions are kept in extra attributes, which power-grid-model ignores.
+
+    Raises
+    ------
+    GridError
+        branches on different phases between the same buses, one-phase transformers.
     """
+    refuse_phases_apart(grid, "power-grid-model")
     return _Writer(grid).dataset()
 
 
@@ -124,8 +132,10 @@ class _Writer:
 
     def _transformer(self, item: Transformer, closed: bool) -> Row:
         primary, secondary, clock = parse_vector_group(item.vector_group)
-        if item.uk0_percent and not math.isclose(item.uk0_percent, item.uk_percent):
-            self.notes["zero-sequence impedance of transformers equals the positive one in this format"] = None
+        implied = (ZIGZAG if secondary == "zn" else 1.0) * item.uk_percent
+        if secondary in ("yn", "zn") and not math.isclose(item.uk0_percent or item.uk_percent, implied):
+            text = "equals the positive one in this format, a tenth of it at zigzag windings"
+            self.notes[f"zero-sequence impedance of transformers {text}"] = None
         rated = item.rated_from_v if item.tap_side == "from" else item.rated_to_v
         offset = item.tap_position - item.tap_neutral
         return {
