@@ -9,9 +9,13 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from benchmarks._feeders import lv_feeder
-from benchmarks.estimation import Case
+from benchmarks._feeders import Feeder, lv_feeder, padded, peer_grid
+from benchmarks._stopwatch import best
+from benchmarks.estimation import Case, Peer
+from power_grid_model import CalculationMethod, PowerGridModel
 from scipy import stats
+
+from flexmeter.powerflow import powerflow, prepare
 
 HERE = Path(__file__).parent
 
@@ -52,8 +56,52 @@ def calibration(case: Case) -> None:
     figure.savefig(HERE / "uncertainty_calibration.png", dpi=110)
 
 
+def sizes() -> None:
+    """Time of one estimate, one with all sigmas and one load flow over the number of buses, with the peer's."""
+    customers = (8, 24, 80, 240, 800, 2400, 8000)
+    rows = [of_size(lv_feeder(n, seed=3)) for n in customers]
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    looks = {
+        "estimate": ("C0", "o-"),
+        "estimate, all sigmas": ("C1", "o-"),
+        "load flow": ("C2", "o-"),
+        "estimate, power-grid-model Newton": ("C0", "x--"),
+        "load flow, power-grid-model iterative current": ("C2", "x--"),
+    }
+    for name, (colour, style) in looks.items():
+        axis.loglog([row["buses"] for row in rows], [1e3 * row[name] for row in rows], style, color=colour, label=name)
+    axis.set(xlabel="buses", ylabel="time [ms]", title="one scenario of an LV grid, one thread", ylim=(0.02, None))
+    axis.grid(which="both", alpha=0.2)
+    axis.legend(fontsize=8)
+    figure.savefig(HERE / "time_over_size.png", dpi=110)
+
+
+def of_size(feeder: Feeder) -> dict[str, float]:
+    """Return the buses of a feeder and the times [s]; nan where the peer fails."""
+    true, full = Case(feeder, feeder.grid, 2), Case(feeder, padded(feeder), 2)
+    peer, grid = Peer(feeder, full, CalculationMethod.newton_raphson), PowerGridModel(peer_grid(feeder))
+    one = np.ascontiguousarray(true.value[:, :1]), np.ascontiguousarray(true.sigma[:, :1])
+    model = prepare(true.network)
+
+    def their_flow() -> object:
+        return grid.calculate_power_flow(
+            symmetric=False, calculation_method=CalculationMethod.iterative_current, error_tolerance=1e-8
+        )
+
+    _, theirs, *_ = peer.seconds()
+    return {
+        "buses": len(feeder.grid.buses),
+        "estimate": best(lambda: true.estimator.estimate(*one, covariance=False), 20),
+        "estimate, all sigmas": best(lambda: true.estimator.estimate(*one), 20),
+        "load flow": best(lambda: powerflow(model, tolerance_va=1e-3), 20),
+        "estimate, power-grid-model Newton": theirs or np.nan,
+        "load flow, power-grid-model iterative current": best(their_flow, 5),
+    }
+
+
 if __name__ == "__main__":
     feeder = lv_feeder(80)
     study = Case(feeder, feeder.grid, 1440)
     profile(study)
     calibration(study)
+    sizes()
