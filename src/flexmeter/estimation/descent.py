@@ -5,7 +5,7 @@ from __future__ import annotations
 from flexmeter.estimation.aggregate import AGGREGATE, aggregate_objective
 from flexmeter.estimation.border import close_ties, factor_border
 from flexmeter.estimation.flow import FLOW, flow_misfit
-from flexmeter.estimation.leaf import LEAF, leaf_objective, leaf_violation
+from flexmeter.estimation.leaf import LEAF, SHARE, SOFT, leaf_objective, leaf_violation
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.move import keep, move, restore
 from flexmeter.estimation.passes import messages_up, steps_down
@@ -19,8 +19,10 @@ from flexmeter.powerflow.lanes import (
     inlined,
     lane,
     largest,
+    load,
     routine,
     splat,
+    store,
     where_positive,
     with_lane,
 )
@@ -29,6 +31,8 @@ HALVINGS = 12
 """A step is halved at most this often before it is taken as it is."""
 NEARER = 0.25
 """The squared miss of exact readings falls at least to this part: the step counts as one towards them."""
+SLOW = 0.5
+"""Convergence is slow if a step is more than this part of the last."""
 CAUTION = 10.0
 """Convergence may be this much slower than the last two steps say."""
 
@@ -133,6 +137,29 @@ def damped_step(w: WorkArray, at: Places, m: EstimatorModel, step: float, before
     return step, moved, after
 
 
+@inlined
+def next_damping(damping: float, halved: float, slow: float) -> float:
+    """Return more damping after a step that was halved (> 0) or not much smaller than the last (> 0), else less.
+
+    Where meters are sharp and forecasts wide, J curves more than its linearised meters say: steps overshoot along what
+    only the forecasts hold, to and fro or until they are halved. Halving would slow everything; a damping of the
+    forecasts (K. Levenberg 1944, doi:10.1090/qam/10666) leaves the metered directions their full step.
+    """
+    easier = damping * 0.5
+    easier = where_positive(slow, where_positive(easier - 1.0, easier, 1.0), easier)
+    after = where_positive(halved, damping * 2.0 + 1.0, easier)
+    return where_positive(after - 0.05, after, 0.0)
+
+
+@routine
+def hold(w: WorkArray, at: Places, m: EstimatorModel, damping: float) -> None:
+    """Let forecast powers take 1 / (1 + damping) of their steps."""
+    for leaf in range(len(m.leaf_plus)):
+        here = at.leaf + LEAF * leaf
+        for part in range(2):
+            store(w, here + SHARE + part, 1.0 / (1.0 + damping * load(w, here + SOFT + part)))
+
+
 @routine
 def iterate(
     w: WorkArray, at: Places, m: EstimatorModel, tolerance: float, max_iterations: int, start: int, count: int,
@@ -143,13 +170,18 @@ def iterate(
     What the last step left is estimated from the last two: their ratio is the rate of convergence.
     """
     last, active, after = splat(w, 0.0), splat(w, 1.0), objective(w, at, m)
+    damping = splat(w, 0.0)
     for iteration in range(1, max_iterations + 1):
         factorise(w, at, m)
         find_step(w, at, m)
         step, moved, after = damped_step(w, at, m, active, after)
         full = where_positive(step - 0.75, moved, 0.0)
         left = where_positive(full * last, moved * moved * CAUTION / last, moved)
-        left = where_positive(moved - left, left, moved)
+        left = where_positive(moved - left, left, moved) * (1.0 + damping)
+        before, slow = damping, where_positive(last, moved - last * SLOW, 0.0)
+        damping = next_damping(damping, active * 0.99 - step, slow)
+        if largest(before + damping) > 0.0:
+            hold(w, at, m, damping)
         last = full
         finished = True
         for k in range(count):
@@ -162,3 +194,5 @@ def iterate(
                     finished = False
         if finished:
             break
+    if largest(damping) > 0.0:
+        hold(w, at, m, splat(w, 0.0))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flexmeter.estimation.aggregate import AGGREGATE, STEP, Z_V, read_report
 from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.flow import CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, READING, VARIANCE
-from flexmeter.estimation.leaf import DV, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, WEIGHT
+from flexmeter.estimation.leaf import DV, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, SHARE, SOFT, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_DJ, BUS_DV
 from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, store, take, where_positive
@@ -40,6 +40,8 @@ class Readings(NamedTuple):
 def read_power(w: WorkArray, at: int, part: int, value: float, sigma: float, mean: float, spread: float) -> None:
     """Store a power reading and its variance, or the forecast where the reading is missing (nan)."""
     known = where_positive(value * value + 1.0, 1.0, 0.0)
+    store(w, at + SOFT + part, 1.0 - known)
+    store(w, at + SHARE + part, 1.0)
     store(w, at + POWER + part, where_positive(known, value, mean))
     store(w, at + POWER_VARIANCE + part, where_positive(known, sigma * sigma, spread * spread))
 

@@ -24,7 +24,9 @@ V, I = 6, 8  # noqa: E741
 M, A, R, B, L, ETA = 10, 14, 18, 22, 24, 28
 DV, DI = 30, 32
 BASE = 34
-LEAF = 38
+SOFT, SHARE = 38, 40
+LEAF = 42
+"""SOFT: whether P and Q are forecasts (1 or 0), SHARE: what part of its step each may take, see `descent.hold`."""
 
 
 @inlined
@@ -116,10 +118,12 @@ def meter_message(w: WorkArray, at: int) -> tuple[Square, Square, Square, Pair, 
     magnitude = square_root(v[0] * v[0] + v[1] * v[1])
     c = ((i[0] * v[0] - i[1] * v[1]) * inverse2, (i[0] * v[1] + i[1] * v[0]) * inverse2)
     a = (-c[0], -c[1], -c[1], c[0])
-    p = load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])
-    q = load(w, at + POWER + 1) - (v[1] * i[0] - v[0] * i[1])
+    share_p, share_q = load(w, at + SHARE), load(w, at + SHARE + 1)
+    p = (load(w, at + POWER) - (v[0] * i[0] + v[1] * i[1])) * share_p
+    q = (load(w, at + POWER + 1) - (v[1] * i[0] - v[0] * i[1])) * share_q
     b = ((p * v[0] + q * v[1]) * inverse2, (p * v[1] - q * v[0]) * inverse2)
-    vp, vq = load(w, at + POWER_VARIANCE) * inverse2 * inverse2, load(w, at + POWER_VARIANCE + 1) * inverse2 * inverse2
+    vp = load(w, at + POWER_VARIANCE) * share_p * inverse2 * inverse2
+    vq = load(w, at + POWER_VARIANCE + 1) * share_q * inverse2 * inverse2
     cross = (vp - vq) * v[0] * v[1]
     r = (vp * v[0] * v[0] + vq * v[1] * v[1], cross, cross, vp * v[1] * v[1] + vq * v[0] * v[0])
     weight = load(w, at + WEIGHT)
