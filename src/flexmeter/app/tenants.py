@@ -30,6 +30,7 @@ from flexmeter.pipeline import (
     Limits,
     Quota,
 )
+from flexmeter.pipeline.brake import Brake
 from flexmeter.pipeline.sequences import Sequences
 from flexmeter.pipeline.shared import SharedSession, ensure_consumer
 from flexmeter.pipeline.source import stored_filters
@@ -97,11 +98,16 @@ class TenantIngest:
 async def direct_ingest(config: Config, authority: Authority, store: Store) -> AsyncIterator[TenantIngest]:
     """Read the tenant's session and write to the store, in this process."""
     tenant = store.tenant
+    address = broker_address(config)
+    tls = authority.client(Identity(tenant, PLATFORM, "platform")).client_context()
     client = _mqtt(config, authority, tenant, PLATFORM, clean=False)
+    notes = _mqtt(config, authority, tenant, "notes")
     writer = DirectWriter(store)
+    source = EventSource(tenant, client, writer, letters(config, tenant), notes=notes, **_bounds(config))
     try:
-        async with EventSource(tenant, client, writer, letters(config, tenant), **_bounds(config)) as source:
-            yield TenantIngest(tenant, source.pipeline, None, lambda: client.connected)
+        async with notes, source, connected(address.host, address.client_port, tls, "brake") as nats:
+            async with Brake(tenant, nats.jetstream(), source.pipeline):
+                yield TenantIngest(tenant, source.pipeline, None, lambda: client.connected)
     finally:
         writer.close()
 

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
 _MAX_TOPICS = 200_000
+_HELD_BACK_WINDOW_S = 0.25
+"""What a quota holds back waits longer than that anyway; fewer commits of it leave more to the other tenants."""
 
 Settled = Callable[[Sequence[Message], Sequence[Rejection]], None]
 
@@ -54,6 +56,11 @@ class _Entry(msgspec.Struct, eq=False):
     arrived_s: float
     checked: Checked | None = None
     rejection: Rejection | None = None
+
+    @property
+    def values(self) -> int:
+        """How many values it brings to the store."""
+        return int(self.checked.values.size) if self.checked is not None else 0
 
 
 class InboundPipeline:
@@ -81,7 +88,7 @@ class InboundPipeline:
         gathering: Gathering | None = None,
         quota: Quota | None = None,
     ) -> None:
-        quota = quota or Quota()
+        self._quota = quota = quota or Quota()
         self.tenant = tenant
         self.counters = Counters()
         self.sequences = Sequences()
@@ -98,6 +105,7 @@ class InboundPipeline:
         self._values = Bucket(quota.values_per_s, quota.values_per_s) if quota.values_per_s else None
         self._topics: dict[str, topics.Topic] = {}
         self._waiting: deque[_Entry] = deque()
+        self._waiting_values = 0
         self._for_roster: list[_Entry] = []
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
@@ -136,6 +144,11 @@ class InboundPipeline:
         """Whether as many bytes wait as may."""
         return self.waiting_bytes > self._gathering.max_waiting_bytes
 
+    @property
+    def backlog_s(self) -> float:
+        """How long the store takes for what waits here, at the quota; 0 without a quota."""
+        return self._waiting_values / self._quota.values_per_s if self._quota.values_per_s else 0.0
+
     def take(self, messages: Sequence[Message]) -> None:
         """Take readings and estimates; they are settled later. Rosters are learnt and settled with the next commit."""
         loop_s = asyncio.get_running_loop().time()
@@ -152,9 +165,9 @@ class InboundPipeline:
             if topic is not None and not self._device_quota.allows(topic.device, loop_s):
                 refused = Refused("quota", f"more messages per second than {topic.device} may send", topic.device)
                 entry.rejection = self._rejection(entry, refused, now_ms)
-                self._waiting.append(entry)
+                self._line_up(entry)
             elif self._examine(topic, entry, now_ms):
-                self._waiting.append(entry)
+                self._line_up(entry)
             else:
                 self._for_roster.append(entry)
         if self._waiting:
@@ -239,6 +252,10 @@ class InboundPipeline:
         if self._for_roster:
             self._retry_rosters(give_up_before_s=-1.0)
 
+    def _line_up(self, entry: _Entry) -> None:
+        self._waiting.append(entry)
+        self._waiting_values += entry.values
+
     def _give_up_rosters(self) -> None:
         now_s = asyncio.get_running_loop().time()
         self._retry_rosters(give_up_before_s=now_s - self._gathering.roster_wait_s + 0.001)
@@ -249,11 +266,11 @@ class InboundPipeline:
         now_ms = self._now_ms()
         for entry in entries:
             if self._examine(self._parse(entry.message.topic), entry, now_ms):
-                self._waiting.append(entry)
+                self._line_up(entry)
             elif entry.arrived_s <= give_up_before_s:
                 refused = Refused("roster", "the roster that the batch refers to is not known")
                 entry.rejection = self._rejection(entry, refused, now_ms)
-                self._waiting.append(entry)
+                self._line_up(entry)
             else:
                 self._for_roster.append(entry)
         if self._waiting:
@@ -262,17 +279,20 @@ class InboundPipeline:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         taken_s = 0.0
+        pause_s = self._gathering.window_s
         while True:
             await self._arrived.wait()
             # What a quota held back has waited long enough, but must not go in a commit for every few messages.
             since_s = max(self._waiting[0].arrived_s, taken_s)
-            delay_s = since_s + self._gathering.window_s - loop.time()
+            delay_s = since_s + pause_s - loop.time()
             if self._values is not None:
                 delay_s = max(delay_s, self._values.wait_s(loop.time()))
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
             window = self._take_window()
             taken_s = loop.time()
+            held_back = self._values is not None and self._waiting
+            pause_s = _HELD_BACK_WINDOW_S if held_back else self._gathering.window_s
             await self._commit(window)
             if not self._waiting:
                 self._arrived.clear()
@@ -288,7 +308,8 @@ class InboundPipeline:
         while self._waiting and rows < most:
             entry = self._waiting.popleft()
             window.append(entry)
-            rows += entry.checked.values.size if entry.checked is not None else 0
+            rows += entry.values
+        self._waiting_values -= rows
         if self._values is not None:
             self._values.take(rows)
         return window

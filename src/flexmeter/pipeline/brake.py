@@ -1,0 +1,88 @@
+"""A brake for a tenant over its quota: the broker takes only as much of it as leaves for the store.
+
+    InboundPipeline.backlog_s too long -> the tenant's message stream takes no more than it holds now
+    the publishers get no acknowledgement, are cut off, keep their messages and come back -> as places get free
+
+Without it the broker would take the whole flood, at the cost of the processor time of all tenants, only to let it
+wait on its disk. The limit refuses new messages and never deletes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from types import TracebackType
+from typing import Self
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy
+from nats.js.errors import Error as JetStreamError
+
+from flexmeter.pipeline.inbound import InboundPipeline
+from flexmeter.pipeline.shared import STREAM
+
+log = logging.getLogger(__name__)
+
+CLOSE_S, OPEN_S = 1.0, 0.25
+"""How long what waits takes to be stored at the quota: from where on the brake closes, and below what it opens.
+
+What was taken until it closes is stored before the broker would deliver it again (5 s)."""
+_CHECK_S = 0.1
+_NO_LIMIT = -1
+
+
+class Brake:
+    """An async context manager; while it is open, the tenant's broker side follows the pipeline's backlog.
+
+    Parameters
+    ----------
+    tenant : whose messages, for the log.
+    jetstream : of a connection of the tenant's platform identity.
+    pipeline : of the same tenant, over the tenant's MQTT session, which exists already.
+    """
+
+    def __init__(self, tenant: str, jetstream: JetStreamContext, pipeline: InboundPipeline) -> None:
+        self._tenant = tenant
+        self._jetstream = jetstream
+        self._pipeline = pipeline
+        self._closed: bool | None = None  # None = unknown: an earlier process may have left it closed
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start watching."""
+        self._task = asyncio.create_task(self._run(), name=f"brake {self._tenant}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop watching; a limit that is set stays until the next process has looked at the backlog."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def follow(self) -> None:
+        """Close or open if the backlog asks for it."""
+        backlog_s = self._pipeline.backlog_s
+        if self._closed is not True and backlog_s > CLOSE_S:
+            await self._set(closed=True)
+        elif self._closed is not False and backlog_s < OPEN_S:
+            await self._set(closed=False)
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(JetStreamError, nats.errors.Error, OSError, TimeoutError):  # tried again
+                await self.follow()
+            await asyncio.sleep(_CHECK_S)
+
+    async def _set(self, *, closed: bool) -> None:
+        info = await self._jetstream.stream_info(STREAM)
+        limit = max(1, info.state.messages) if closed else _NO_LIMIT
+        # What comes between question and answer may exceed the limit: it stays, since new ones are discarded, not old.
+        if info.config.max_msgs != limit:
+            await self._jetstream.update_stream(info.config, max_msgs=limit, discard=DiscardPolicy.NEW)
+        if self._closed is not None or closed:
+            log.warning("event=%s tenant=%s", "over_quota" if closed else "within_quota_again", self._tenant)
+        self._closed = closed
