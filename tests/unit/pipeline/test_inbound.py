@@ -185,7 +185,25 @@ def test_what_a_quota_holds_back_goes_in_windows_and_not_message_by_message(tmp_
             pipeline.take([message(number) for number in range(140)])  # a second's worth at once, then the rest
             await harness.drained()
         seconds = asyncio.get_running_loop().time() - began_s
-        assert len(harness.writer.windows) <= 2 + seconds / 0.05
+        assert len(harness.writer.windows) <= 2 + seconds / 0.1, "fewer and larger than those of others"
+
+    run(test)
+
+
+def test_the_backlog_is_how_long_the_quota_needs_for_what_waits(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, quota=Quota(values_per_s=100.0))
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(number) for number in range(140)])
+            assert pipeline.backlog_s == 1.4
+            while pipeline.backlog_s == 1.4:  # until a second's worth went at once
+                await asyncio.sleep(0.001)
+            assert pipeline.backlog_s == 0.4
+            harness.writer.gate.set()
+            await harness.drained()
+            assert pipeline.backlog_s == 0.0
+        assert Harness(tmp_path).pipeline.backlog_s == 0.0, "without a quota"
 
     run(test)
 

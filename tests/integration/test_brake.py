@@ -1,0 +1,102 @@
+"""The brake of a tenant over its quota, on the real broker: no acknowledgement, nothing lost, others untouched."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+from nats.js.api import DiscardPolicy
+
+from flexmeter.messages import topics
+from flexmeter.messaging import Broker, BrokerSettings, identity, open_authority
+from flexmeter.pipeline.brake import Brake
+from flexmeter.pipeline.shared import STREAM
+from flexmeter.pipeline.stream import connected
+from flexmeter.supervision import Supervisor
+
+GREEDY = [identity("greedy", "platform", "platform"), identity("greedy", "con-1", "device")]
+OTHER = [identity("other", "platform", "platform"), identity("other", "con-1", "device")]
+BEFORE, DURING = 50, 20
+
+
+def run(test, tmp_path):
+    async def main():
+        async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+            supervisor = await stack.enter_async_context(Supervisor())
+            authority = open_authority(tmp_path / "ca")
+            settings = BrokerSettings(tmp_path / "broker", port=0, sync_interval="2m")
+            broker = await stack.enter_async_context(Broker(settings, authority, supervisor, GREEDY + OTHER))
+            tls = authority.client(GREEDY[0]).client_context()
+            nats = await stack.enter_async_context(connected("127.0.0.1", broker.client_port, tls, "brake"))
+            await test(broker, nats.jetstream(), stack)
+
+    asyncio.run(main())
+
+
+async def subscribed(broker, who, stack):
+    """Return the platform's session of a tenant and what it gets; nothing is acknowledged yet."""
+    session = broker.client(who, clean=False)
+    got = []
+    session.receiver = got.extend
+    await stack.enter_async_context(session)
+    await session.subscribe(f"fm/v1/{who.tenant}/+/readings")
+    return session, got
+
+
+async def publish(device, tenant, numbers):
+    return [await device.send(topics.readings(tenant, "con-1"), b"%d" % number) for number in numbers]
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_a_closed_brake_acknowledges_only_what_finds_a_place_and_loses_nothing(tmp_path):
+    async def test(broker, jetstream, stack):
+        session, got = await subscribed(broker, GREEDY[0], stack)
+        _, others = await subscribed(broker, OTHER[0], stack)
+        device = await stack.enter_async_context(broker.client(GREEDY[1]))
+        neighbour = await stack.enter_async_context(broker.client(OTHER[1]))
+        backlog = SimpleNamespace(backlog_s=5.0)
+        brake = Brake("greedy", jetstream, backlog)
+        await asyncio.gather(*await publish(device, "greedy", range(BEFORE)))
+        await brake.follow()
+        late = await publish(device, "greedy", range(BEFORE, BEFORE + DURING))
+        await until(lambda: device.connections > 1)
+        await asyncio.gather(*await publish(neighbour, "other", range(5)))
+        assert not any(one.done() for one in late), "no place, no acknowledgement"
+        await until(lambda: len(got) == BEFORE and len(others) == 5)
+        session.acknowledge(got)
+        await asyncio.gather(*late)
+        await until(lambda: len({message.payload for message in got}) == BEFORE + DURING)
+        info = await jetstream.stream_info(STREAM)
+        assert info.config.max_msgs == BEFORE, "still closed: they found places"
+        backlog.backlog_s = 0.0
+        await brake.follow()
+        assert (await jetstream.stream_info(STREAM)).config.max_msgs == -1
+
+    run(test, tmp_path)
+
+
+def test_a_limit_below_what_waits_deletes_nothing(tmp_path):
+    async def test(broker, jetstream, stack):
+        await subscribed(broker, GREEDY[0], stack)
+        device = await stack.enter_async_context(broker.client(GREEDY[1]))
+        await asyncio.gather(*await publish(device, "greedy", range(BEFORE)))
+        info = await jetstream.stream_info(STREAM)
+        await jetstream.update_stream(info.config, max_msgs=BEFORE // 2, discard=DiscardPolicy.NEW)
+        assert (await jetstream.stream_info(STREAM)).state.messages == BEFORE
+
+    run(test, tmp_path)
+
+
+def test_a_brake_left_closed_is_opened_by_the_next_process(tmp_path):
+    async def test(broker, jetstream, stack):
+        await subscribed(broker, GREEDY[0], stack)
+        await Brake("greedy", jetstream, SimpleNamespace(backlog_s=5.0)).follow()
+        assert (await jetstream.stream_info(STREAM)).config.max_msgs == 1
+        async with Brake("greedy", jetstream, SimpleNamespace(backlog_s=0.0)):
+            while (await jetstream.stream_info(STREAM)).config.max_msgs != -1:
+                await asyncio.sleep(0.01)
+
+    run(test, tmp_path)
