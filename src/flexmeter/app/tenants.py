@@ -105,9 +105,13 @@ async def direct_ingest(config: Config, authority: Authority, store: Store) -> A
     writer = DirectWriter(store)
     source = EventSource(tenant, client, writer, letters(config, tenant), notes=notes, **_bounds(config))
     try:
-        async with notes, source, connected(address.host, address.client_port, tls, "brake") as nats:
-            async with Brake(tenant, nats.jetstream(), source.pipeline):
-                yield TenantIngest(tenant, source.pipeline, None, lambda: client.connected)
+        async with (
+            notes,
+            source,
+            connected(address.host, address.client_port, tls, "brake") as nats,
+            Brake(tenant, nats.jetstream(), source.pipeline),
+        ):
+            yield TenantIngest(tenant, source.pipeline, None, lambda: client.connected)
     finally:
         writer.close()
 

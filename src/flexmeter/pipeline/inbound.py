@@ -106,6 +106,7 @@ class InboundPipeline:
         self._topics: dict[str, topics.Topic] = {}
         self._waiting: deque[_Entry] = deque()
         self._waiting_values = 0
+        self._held_back = False
         self._for_roster: list[_Entry] = []
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
@@ -146,8 +147,8 @@ class InboundPipeline:
 
     @property
     def backlog_s(self) -> float:
-        """How long the store takes for what waits here, at the quota; 0 without a quota."""
-        return self._waiting_values / self._quota.values_per_s if self._quota.values_per_s else 0.0
+        """How long what waits here takes at the quota; 0 if it is not the quota that it waits for."""
+        return self._waiting_values / self._quota.values_per_s if self._held_back else 0.0
 
     def take(self, messages: Sequence[Message]) -> None:
         """Take readings and estimates; they are settled later. Rosters are learnt and settled with the next commit."""
@@ -279,20 +280,18 @@ class InboundPipeline:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         taken_s = 0.0
-        pause_s = self._gathering.window_s
         while True:
             await self._arrived.wait()
             # What a quota held back has waited long enough, but must not go in a commit for every few messages.
             since_s = max(self._waiting[0].arrived_s, taken_s)
-            delay_s = since_s + pause_s - loop.time()
+            window_s = _HELD_BACK_WINDOW_S if self._held_back else self._gathering.window_s
+            delay_s = since_s + window_s - loop.time()
             if self._values is not None:
                 delay_s = max(delay_s, self._values.wait_s(loop.time()))
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
             window = self._take_window()
             taken_s = loop.time()
-            held_back = self._values is not None and self._waiting
-            pause_s = _HELD_BACK_WINDOW_S if held_back else self._gathering.window_s
             await self._commit(window)
             if not self._waiting:
                 self._arrived.clear()
@@ -312,6 +311,7 @@ class InboundPipeline:
         self._waiting_values -= rows
         if self._values is not None:
             self._values.take(rows)
+            self._held_back = bool(self._waiting) and rows < self._gathering.max_rows
         return window
 
     async def _commit(self, window: list[_Entry]) -> None:
