@@ -35,10 +35,12 @@ class MemoryWriter:
         self.values = {}
         self.failures = 0
         self.windows = []
+        self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def commit(self, window):
+        self.asked += 1
         await self.gate.wait()
         if self.failures:
             self.failures -= 1
@@ -212,9 +214,9 @@ def test_what_waits_for_a_store_that_is_away_is_no_backlog_of_the_quota(tmp_path
         harness.writer.gate.clear()
         async with harness.pipeline as pipeline:
             pipeline.take([message(0)])
-            await asyncio.sleep(0.02)  # its window is taken: the store has it
+            while not harness.writer.asked:
+                await asyncio.sleep(0.001)
             pipeline.take([message(number) for number in range(1, 300)])
-            await asyncio.sleep(0.02)
             assert (pipeline.backlog_s, pipeline.counters.queued) == (0.0, 300)
 
     run(test)
