@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
 _MAX_TOPICS = 200_000
-_HELD_BACK_WINDOW_S = 0.1
+_HELD_BACK_WINDOW_S = 0.05
 """What a quota holds back waits longer than that anyway; fewer commits of it leave more to the other tenants."""
 
 Settled = Callable[[Sequence[Message], Sequence[Rejection]], None]
