@@ -57,7 +57,7 @@ def test_a_closed_brake_acknowledges_only_what_finds_a_place_and_loses_nothing(t
         _, others = await subscribed(broker, OTHER[0], stack)
         device = await stack.enter_async_context(broker.client(GREEDY[1]))
         neighbour = await stack.enter_async_context(broker.client(OTHER[1]))
-        backlog = SimpleNamespace(backlog_s=5.0)
+        backlog = SimpleNamespace(backlog=5.0)
         brake = Brake("greedy", jetstream, backlog)
         await asyncio.gather(*await publish(device, "greedy", range(BEFORE)))
         await brake.follow()
@@ -71,9 +71,24 @@ def test_a_closed_brake_acknowledges_only_what_finds_a_place_and_loses_nothing(t
         await until(lambda: len({message.payload for message in got}) == BEFORE + DURING)
         info = await jetstream.stream_info(STREAM)
         assert info.config.max_msgs == BEFORE, "still closed: they found places"
-        backlog.backlog_s = 0.0
+        backlog.backlog = 0.0
         await brake.follow()
         assert (await jetstream.stream_info(STREAM)).config.max_msgs == -1
+
+    run(test, tmp_path)
+
+
+def test_of_two_sources_the_one_that_is_over_its_quota_decides(tmp_path):
+    async def test(broker, jetstream, stack):
+        await subscribed(broker, GREEDY[0], stack)
+        backlogs = [SimpleNamespace(backlog=5.0), SimpleNamespace(backlog=5.0)]
+        over, other = (Brake("greedy", jetstream, backlog) for backlog in backlogs)
+        await over.follow()
+        await other.follow()
+        backlogs[1].backlog = 0.0
+        await other.follow()
+        await over.follow()
+        assert (await jetstream.stream_info(STREAM)).config.max_msgs == 1
 
     run(test, tmp_path)
 
@@ -93,9 +108,9 @@ def test_a_limit_below_what_waits_deletes_nothing(tmp_path):
 def test_a_brake_left_closed_is_opened_by_the_next_process(tmp_path):
     async def test(broker, jetstream, stack):
         await subscribed(broker, GREEDY[0], stack)
-        await Brake("greedy", jetstream, SimpleNamespace(backlog_s=5.0)).follow()
+        await Brake("greedy", jetstream, SimpleNamespace(backlog=5.0)).follow()
         assert (await jetstream.stream_info(STREAM)).config.max_msgs == 1
-        async with Brake("greedy", jetstream, SimpleNamespace(backlog_s=0.0)):
+        async with Brake("greedy", jetstream, SimpleNamespace(backlog=0.0)):
             while (await jetstream.stream_info(STREAM)).config.max_msgs != -1:
                 await asyncio.sleep(0.01)
 

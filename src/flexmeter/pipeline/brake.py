@@ -1,6 +1,6 @@
 """A brake for a tenant over its quota: the broker takes only as much of it as leaves for the store.
 
-    InboundPipeline.backlog_s too long -> the tenant's message stream takes no more than it holds now
+    InboundPipeline.backlog too large -> the tenant's message stream takes no more than it holds now
     the publishers get no acknowledgement, are cut off, keep their messages and come back -> as places get free
 
 Without it the broker would take the whole flood, at the cost of the processor time of all tenants, only to let it
@@ -25,16 +25,16 @@ from flexmeter.pipeline.shared import STREAM
 
 log = logging.getLogger(__name__)
 
-CLOSE_S, OPEN_S = 1.0, 0.25
-"""How long what waits takes to be stored at the quota: from where on the brake closes, and below what it opens.
-
-What was taken until it closes is stored before the broker would deliver it again (5 s)."""
+CLOSE, OPEN = 1.0, 0.25
+"""The backlog from where on the brake closes, and below which it opens."""
 _CHECK_S = 0.1
 _NO_LIMIT = -1
 
 
 class Brake:
     """An async context manager; while it is open, the tenant's broker side follows the pipeline's backlog.
+
+    Several Event Sources of a tenant each have one; the one with the largest backlog decides.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ class Brake:
 
     async def follow(self) -> None:
         """Close or open if the backlog asks for it."""
-        backlog_s = self._pipeline.backlog_s
-        if self._closed is not True and backlog_s > CLOSE_S:
-            await self._set(closed=True)
-        elif self._closed is not False and backlog_s < OPEN_S:
-            await self._set(closed=False)
+        backlog = self._pipeline.backlog
+        if backlog > CLOSE:
+            await self._close()  # even if it was closed: another Event Source of the tenant may have opened it
+        elif self._closed is not False and backlog < OPEN:
+            await self._open()
 
     async def _run(self) -> None:
         while True:
@@ -77,12 +77,20 @@ class Brake:
                 await self.follow()
             await asyncio.sleep(_CHECK_S)
 
-    async def _set(self, *, closed: bool) -> None:
+    async def _close(self) -> None:
         info = await self._jetstream.stream_info(STREAM)
-        limit = max(1, info.state.messages) if closed else _NO_LIMIT
-        # What comes between question and answer may exceed the limit: it stays, since new ones are discarded, not old.
-        if info.config.max_msgs != limit:
+        if info.config.max_msgs == _NO_LIMIT:
+            # What comes before this is done may exceed the limit: it stays, since new ones are discarded, not old.
+            limit = max(1, info.state.messages)
             await self._jetstream.update_stream(info.config, max_msgs=limit, discard=DiscardPolicy.NEW)
-        if self._closed is not None or closed:
-            log.warning("event=%s tenant=%s", "over_quota" if closed else "within_quota_again", self._tenant)
-        self._closed = closed
+        if not self._closed:
+            log.warning("event=over_quota tenant=%s", self._tenant)
+        self._closed = True
+
+    async def _open(self) -> None:
+        info = await self._jetstream.stream_info(STREAM)
+        if info.config.max_msgs != _NO_LIMIT:
+            await self._jetstream.update_stream(info.config, max_msgs=_NO_LIMIT)
+        if self._closed:
+            log.warning("event=within_quota_again tenant=%s", self._tenant)
+        self._closed = False

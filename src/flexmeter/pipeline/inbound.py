@@ -21,6 +21,7 @@ from flexmeter.errors import MessageError, StorageError
 from flexmeter.messages import topics
 from flexmeter.messages.notices import Rejection
 from flexmeter.messages.rows import WriteResult
+from flexmeter.messaging.broker import MAX_UNACKNOWLEDGED
 from flexmeter.messaging.client import Message
 from flexmeter.pipeline.check import Checked, IntegrityCheck, Limits, Refused, UnknownRoster
 from flexmeter.pipeline.counters import Counters
@@ -36,16 +37,21 @@ _FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
 _MAX_TOPICS = 200_000
 _HELD_BACK_WINDOW_S = 0.05
 """What a quota holds back waits longer than that anyway; fewer commits of it leave more to the other tenants."""
+_BACKLOG_S, _BACKLOG_SHARE = 1.0, 0.5
+"""What a quota may leave waiting: what it lets through in that time, at most that share of all that may wait.
+
+It is stored before the broker would deliver it again (5 s), and there is room for what comes until a brake holds."""
 
 Settled = Callable[[Sequence[Message], Sequence[Rejection]], None]
 
 
 class Gathering(msgspec.Struct, frozen=True):
-    """Bounds of a window and of all that waits: time to gather [s], rows in a commit, bytes waiting."""
+    """Bounds of a window and of all that waits: time to gather [s], rows in a commit, bytes and messages waiting."""
 
     window_s: float = 0.02
     max_rows: int = 300_000
     max_waiting_bytes: int = 128 * 2**20
+    max_waiting_messages: int = MAX_UNACKNOWLEDGED
     roster_wait_s: float = 10.0
 
 
@@ -146,9 +152,16 @@ class InboundPipeline:
         return self.waiting_bytes > self._gathering.max_waiting_bytes
 
     @property
-    def backlog_s(self) -> float:
-        """How long what waits here takes at the quota; 0 if it is not the quota that it waits for."""
-        return self._waiting_values / self._quota.values_per_s if self._held_back else 0.0
+    def backlog(self) -> float:
+        """What waits as a share of what a quota may leave waiting; 0 if it is not the quota that it waits for."""
+        if not self._held_back or self.store_error:
+            return 0.0
+        bounds = self._gathering
+        return max(
+            self._waiting_values / (_BACKLOG_S * self._quota.values_per_s),
+            len(self._waiting) / (_BACKLOG_SHARE * bounds.max_waiting_messages),
+            self.waiting_bytes / (_BACKLOG_SHARE * bounds.max_waiting_bytes),
+        )
 
     def take(self, messages: Sequence[Message]) -> None:
         """Take readings and estimates; they are settled later. Rosters are learnt and settled with the next commit."""

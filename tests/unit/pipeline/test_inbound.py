@@ -81,6 +81,11 @@ class Harness:
             await asyncio.sleep(0.001)
 
 
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
 def run(test):
     async def main():
         async with asyncio.timeout(60):
@@ -192,18 +197,25 @@ def test_what_a_quota_holds_back_goes_in_windows_and_not_message_by_message(tmp_
     run(test)
 
 
-def test_the_backlog_is_how_long_the_quota_needs_for_what_waits(tmp_path):
+@pytest.mark.parametrize(
+    ("bounds", "backlog"),
+    [({}, 0.4), ({"max_waiting_messages": 160}, 0.5), ({"max_waiting_bytes": 350 * len(message(99).payload)}, 0.8)],
+    ids=["seconds", "messages", "bytes"],
+)
+def test_the_backlog_is_the_largest_share_of_what_a_quota_may_leave_waiting(tmp_path, bounds, backlog):
+    """40 of 140 wait: for 0.4 s of the quota, as half of half the messages; all 140 are held, of half of 350."""
+
     async def test():
-        harness = Harness(tmp_path, quota=Quota(values_per_s=100.0))
+        gathering = Gathering(window_s=0.001, **bounds)
+        harness = Harness(tmp_path, gathering=gathering, quota=Quota(values_per_s=100.0))
         harness.writer.gate.clear()
         async with harness.pipeline as pipeline:
             pipeline.take([message(number) for number in range(140)])
-            while not pipeline.backlog_s:  # until a second's worth went at once
-                await asyncio.sleep(0.001)
-            assert pipeline.backlog_s == 0.4
+            await until(lambda: pipeline.backlog)  # a second's worth went at once
+            assert pipeline.backlog == pytest.approx(backlog, rel=0.02)
             harness.writer.gate.set()
             await harness.drained()
-            assert pipeline.backlog_s == 0.0
+            assert pipeline.backlog == 0.0
 
     run(test)
 
@@ -214,10 +226,24 @@ def test_what_waits_for_a_store_that_is_away_is_no_backlog_of_the_quota(tmp_path
         harness.writer.gate.clear()
         async with harness.pipeline as pipeline:
             pipeline.take([message(0)])
-            while not harness.writer.asked:
-                await asyncio.sleep(0.001)
+            await until(lambda: harness.writer.asked)
             pipeline.take([message(number) for number in range(1, 300)])
-            assert (pipeline.backlog_s, pipeline.counters.queued) == (0.0, 300)
+            assert (pipeline.backlog, pipeline.counters.queued) == (0.0, 300)
+
+    run(test)
+
+
+def test_a_store_that_goes_away_while_a_quota_holds_back_ends_the_backlog(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, quota=Quota(values_per_s=100.0))
+        harness.writer.failures = 1
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(number) for number in range(140)])
+            await until(lambda: pipeline.backlog)
+            harness.writer.gate.set()
+            await until(lambda: pipeline.store_error)
+            assert (pipeline.backlog, pipeline.counters.queued) == (0.0, 140)
 
     run(test)
 
