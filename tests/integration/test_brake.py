@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from types import SimpleNamespace
 
+import nats.errors
 from nats.js.api import DiscardPolicy
+from nats.js.errors import Error as JetStreamError
 
 from flexmeter.messages import topics
 from flexmeter.messaging import Broker, BrokerSettings, identity, open_authority
@@ -26,8 +30,8 @@ def run(test, tmp_path):
             settings = BrokerSettings(tmp_path / "broker", port=0, sync_interval="2m")
             broker = await stack.enter_async_context(Broker(settings, authority, supervisor, GREEDY + OTHER))
             tls = authority.client(GREEDY[0]).client_context()
-            nats = await stack.enter_async_context(connected("127.0.0.1", broker.client_port, tls, "brake"))
-            await test(broker, nats.jetstream(), stack)
+            client = await stack.enter_async_context(connected("127.0.0.1", broker.client_port, tls, "brake"))
+            await test(broker, client.jetstream(), stack)
 
     asyncio.run(main())
 
@@ -57,7 +61,7 @@ def test_a_closed_brake_acknowledges_only_what_finds_a_place_and_loses_nothing(t
         _, others = await subscribed(broker, OTHER[0], stack)
         device = await stack.enter_async_context(broker.client(GREEDY[1]))
         neighbour = await stack.enter_async_context(broker.client(OTHER[1]))
-        backlog = SimpleNamespace(backlog=5.0)
+        backlog = SimpleNamespace(backlog=1.01)
         brake = Brake("greedy", jetstream, backlog)
         await asyncio.gather(*await publish(device, "greedy", range(BEFORE)))
         await brake.follow()
@@ -78,10 +82,54 @@ def test_a_closed_brake_acknowledges_only_what_finds_a_place_and_loses_nothing(t
     run(test, tmp_path)
 
 
+def test_a_closed_brake_survives_a_kill_of_the_broker_and_nothing_is_lost(tmp_path):
+    async def test(broker, jetstream, stack):
+        session, got = await subscribed(broker, GREEDY[0], stack)
+        device = await stack.enter_async_context(broker.client(GREEDY[1]))
+        backlog = SimpleNamespace(backlog=1.01)
+        brake = Brake("greedy", jetstream, backlog)
+        await asyncio.gather(*await publish(device, "greedy", range(BEFORE)))
+        await brake.follow()
+        late = await publish(device, "greedy", range(BEFORE, BEFORE + DURING))
+        pid = broker.pid
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: broker.pid not in (0, pid))
+        while True:
+            with contextlib.suppress(JetStreamError, nats.errors.Error):
+                assert (await jetstream.stream_info(STREAM)).config.max_msgs == BEFORE
+                break
+            await asyncio.sleep(0.05)
+        session.receiver = lambda messages: (got.extend(messages), session.acknowledge(messages))
+        session.acknowledge(got)
+        await asyncio.gather(*late)
+        await until(lambda: len({message.payload for message in got}) == BEFORE + DURING)
+
+    run(test, tmp_path)
+
+
+def test_a_brake_that_closed_on_too_much_lets_it_drain_to_what_may_wait(tmp_path):
+    async def test(broker, jetstream, stack):
+        session, got = await subscribed(broker, GREEDY[0], stack)
+        device = await stack.enter_async_context(broker.client(GREEDY[1]))
+        await asyncio.gather(*await publish(device, "greedy", range(BEFORE)))
+        backlog = SimpleNamespace(backlog=1.01)
+        brake = Brake("greedy", jetstream, backlog)
+        for share, limit in [(1.01, BEFORE), (1.5, BEFORE), (5.0, BEFORE // 5)]:
+            backlog.backlog = share
+            await brake.follow()
+            info = await jetstream.stream_info(STREAM)
+            assert (info.config.max_msgs, info.state.messages) == (limit, BEFORE)
+        await until(lambda: len(got) == BEFORE)
+        session.acknowledge(got)
+        await asyncio.gather(*await publish(device, "greedy", range(BEFORE // 5)))
+
+    run(test, tmp_path)
+
+
 def test_of_two_sources_the_one_that_is_over_its_quota_decides(tmp_path):
     async def test(broker, jetstream, stack):
         await subscribed(broker, GREEDY[0], stack)
-        backlogs = [SimpleNamespace(backlog=5.0), SimpleNamespace(backlog=5.0)]
+        backlogs = [SimpleNamespace(backlog=1.01), SimpleNamespace(backlog=1.01)]
         over, other = (Brake("greedy", jetstream, backlog) for backlog in backlogs)
         await over.follow()
         await other.follow()
@@ -108,7 +156,7 @@ def test_a_limit_below_what_waits_deletes_nothing(tmp_path):
 def test_a_brake_left_closed_is_opened_by_the_next_process(tmp_path):
     async def test(broker, jetstream, stack):
         await subscribed(broker, GREEDY[0], stack)
-        await Brake("greedy", jetstream, SimpleNamespace(backlog=5.0)).follow()
+        await Brake("greedy", jetstream, SimpleNamespace(backlog=1.01)).follow()
         assert (await jetstream.stream_info(STREAM)).config.max_msgs == 1
         async with Brake("greedy", jetstream, SimpleNamespace(backlog=0.0)):
             while (await jetstream.stream_info(STREAM)).config.max_msgs != -1:

@@ -1,6 +1,6 @@
 """A brake for a tenant over its quota: the broker takes only as much of it as leaves for the store.
 
-    InboundPipeline.backlog too large -> the tenant's message stream takes no more than it holds now
+    InboundPipeline.backlog too large -> the tenant's message stream takes no more than may wait
     the publishers get no acknowledgement, are cut off, keep their messages and come back -> as places get free
 
 Without it the broker would take the whole flood, at the cost of the processor time of all tenants, only to let it
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from types import TracebackType
 from typing import Self
 
@@ -67,7 +68,7 @@ class Brake:
         """Close or open if the backlog asks for it."""
         backlog = self._pipeline.backlog
         if backlog > CLOSE:
-            await self._close()  # even if it was closed: another Event Source of the tenant may have opened it
+            await self._close(backlog)  # even if it was closed: another Event Source of the tenant may have opened it
         elif self._closed is not False and backlog < OPEN:
             await self._open()
 
@@ -77,11 +78,15 @@ class Brake:
                 await self.follow()
             await asyncio.sleep(_CHECK_S)
 
-    async def _close(self) -> None:
+    async def _close(self, backlog: float) -> None:
+        """Limit the stream to what may wait; what there is above it stays, since new messages are discarded, not old.
+
+        The pipeline does not see all of a flood at first: the limit is lowered until it is right within a factor of 2.
+        """
         info = await self._jetstream.stream_info(STREAM)
-        if info.config.max_msgs == _NO_LIMIT:
-            # What comes before this is done may exceed the limit: it stays, since new ones are discarded, not old.
-            limit = max(1, info.state.messages)
+        set_before = info.config.max_msgs or _NO_LIMIT
+        limit = max(1, math.ceil(info.state.messages / backlog))
+        if set_before == _NO_LIMIT or limit < set_before / 2:
             await self._jetstream.update_stream(info.config, max_msgs=limit, discard=DiscardPolicy.NEW)
         if not self._closed:
             log.warning("event=over_quota tenant=%s", self._tenant)
