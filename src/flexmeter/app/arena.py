@@ -180,14 +180,14 @@ async def running(config: Config) -> AsyncIterator[Arena]:
         yield arena
 
 
-def stored_times(config: Config, device: str) -> tuple[NDArray[np.int64], int]:
+def stored_times(config: Config, device: str, tenant: str = TENANT) -> tuple[NDArray[np.int64], int]:
     """Return the times [ms] at which one quantity of a device is stored, and how many rows are there twice.
 
     The platform must not run: the caller opens its database.
     """
     stores = open_stores(config)
     try:
-        store = stores.store(TENANT)
+        store = stores.store(tenant)
         chosen = Selection(sources=(device,), quantities=("voltage",))
         batches = store.readings(chosen, Span(0, 2**62))
         times = np.concatenate([np.empty(0, np.int64), *(batch.column("time_ms").to_numpy() for batch in batches)])

@@ -22,6 +22,7 @@ import httpx
 import msgspec
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from flexmeter.app.arena import TENANT, Arena, prepare, running
 from flexmeter.app.edge import device_client
@@ -184,7 +185,7 @@ async def probed(arena: Arena, probe: Numbered, seconds: float) -> dict[str, obj
             await until_queried(client, probe)
             queried.append(time.perf_counter() - began_s)
             await asyncio.sleep(PROBE_PAUSE_S)
-    return {"puback_ms": _milliseconds(answered), "query_ms": _milliseconds(queried), "probes": len(queried)}
+    return {"puback_ms": milliseconds(answered), "query_ms": milliseconds(queried), "probes": len(queried)}
 
 
 async def until_queried(client: httpx.AsyncClient, probe: Numbered) -> None:
@@ -243,6 +244,7 @@ def used(arena: Arena, before: dict[str, float]) -> dict[str, object]:
     }
 
 
-def _milliseconds(times_s: Sequence[float]) -> dict[str, float]:
+def milliseconds(times_s: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+    """Return median, 99th percentile and maximum of times."""
     p50, p99, most = np.percentile(times_s, [50, 99, 100]) * 1000
     return {"p50": round(float(p50), 2), "p99": round(float(p99), 2), "max": round(float(most), 2)}

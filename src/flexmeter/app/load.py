@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +60,20 @@ class Numbered:
     def _note(self, time_ms: int, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and done.exception() is None:
             self.acknowledged.append(time_ms)
+
+
+@dataclass
+class Timed(Numbered):
+    """Notes of every reading when it was published and how long its acknowledgement took [s, monotonic clock]."""
+
+    waits_s: list[tuple[float, float]] = field(default_factory=list)
+
+    async def publish(self) -> asyncio.Future[None]:
+        """Publish the next reading."""
+        sent_s = time.monotonic()
+        done = await super().publish()
+        done.add_done_callback(lambda _: self.waits_s.append((sent_s, time.monotonic() - sent_s)))
+        return done
 
 
 @dataclass

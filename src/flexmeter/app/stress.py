@@ -6,6 +6,7 @@ In every case the platform has to stay alive within its memory, and what it ackn
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from flexmeter.app.arena import TENANT, Account, Arena, add_devices, change, prepare, running, stored_times
 from flexmeter.app.backup import CONFIGURATION
@@ -25,6 +27,7 @@ from flexmeter.app.bench import (
     DEVICES,
     Measure,
     Options,
+    milliseconds,
     names,
     numbered,
     probed,
@@ -36,13 +39,14 @@ from flexmeter.app.bench import (
 )
 from flexmeter.app.bench import cpu_s as cpu_s_of
 from flexmeter.app.edge import device_client
-from flexmeter.app.load import Numbered, paced
+from flexmeter.app.load import Numbered, Timed
 from flexmeter.config import read_config
 
 QUOTA_MESSAGES_PER_S = 2000
 VALUES = 3
 TIMES = 10
 GREEDY = "greedy"
+STEADY_S = 3.0
 FLOOD_BEFORE_S = 3.0
 BACKLOG_GB = 0.02
 CONNECT_AT_ONCE = 50
@@ -81,45 +85,89 @@ async def _overload(folder: Path, options: Options) -> dict[str, object]:
 
 
 async def _tenants(folder: Path, options: Options) -> dict[str, object]:
-    """Measure the latencies of a tenant alone, then beside one that sends ten times its quota."""
+    """Measure the latencies of a tenant alone, then beside one that sends ten times its quota.
+
+    Each tenant's devices are a process of their own, since in reality they are other machines; the greedy ones give
+    way to everybody else (nice 19). The acknowledgement of every reading of the neighbour is timed.
+    """
     quota = str(QUOTA_MESSAGES_PER_S * VALUES)
     changes = options.changes(tenant_values_per_s=quota, tenants=f'["{TENANT}", "{GREEDY}"]')
     config = prepare(folder, names(DEVICES), changes)
+    file = config.folder / CONFIGURATION
+    flood_s = options.seconds + FLOOD_BEFORE_S
     async with running(config) as arena, AsyncExitStack() as stack:
         await warm_up(config, arena)
-        probe, *own = [await numbered(config, name, stack) for name in names(DEVICES // 2)]
-        stop = asyncio.Event()
-        load = asyncio.create_task(paced(own, QUOTA_MESSAGES_PER_S / 2, stop))
+        probe = await numbered(config, names(1)[0], stack)
+        loop = asyncio.get_running_loop()
+        own, other = (stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for _ in range(2))
+        load = loop.run_in_executor(own, _neighbour, file, STEADY_S + options.seconds + flood_s)
+        await asyncio.sleep(STEADY_S)
+        began_s = time.monotonic()
         alone = await probed(arena, probe, options.seconds)
-        with ProcessPoolExecutor(1, get_context("spawn")) as other:  # its work must not delay our own messages
-            loop = asyncio.get_running_loop()
-            flood = loop.run_in_executor(other, _flood, config.folder / CONFIGURATION, options.seconds + FLOOD_BEFORE_S)
-            await asyncio.sleep(FLOOD_BEFORE_S)
-            beside = await probed(arena, probe, options.seconds)
-            sent = await flood
-        stop.set()
-        await load
+        flood_began_s = time.monotonic()
+        flood = loop.run_in_executor(other, _flood, file, flood_s)
+        await asyncio.sleep(FLOOD_BEFORE_S)
+        steady_s = time.monotonic()
+        beside = await probed(arena, probe, options.seconds)
+        ends_s = time.monotonic()
+        waits = np.array(await load)
+        acknowledged, cut_off = await flood
+        await arena.drained()
         arena.note_memory()
-        return {
-            "alone": alone,
-            "beside": beside,
-            "greedy_messages_per_s": round(sent / (options.seconds + FLOOD_BEFORE_S)),
-            "greedy_may_store_per_s": QUOTA_MESSAGES_PER_S,
-            "peak_rss_mb": {process: round(rss) for process, rss in arena.peak_rss_mb.items()},
-        }
+    account = Account()
+    for name, times_ms in acknowledged.items():
+        account.add(times_ms, *stored_times(config, name, GREEDY))
+    return {
+        "alone": alone | _waits_between(waits, began_s, flood_began_s),
+        "flood_begins": _waits_between(waits, flood_began_s, steady_s),
+        "beside": beside | _waits_between(waits, steady_s, ends_s),
+        "greedy": {
+            "offered_per_s": TIMES * QUOTA_MESSAGES_PER_S,
+            "may_store_per_s": QUOTA_MESSAGES_PER_S,
+            "cut_off": cut_off,
+            "acknowledged": account.acknowledged,
+            "lost": account.lost,
+            "duplicated": account.duplicated,
+        },
+        "peak_rss_mb": {process: round(rss) for process, rss in arena.peak_rss_mb.items()},
+    }
 
 
-def _flood(file: Path, seconds: float) -> int:
-    """Be the greedy tenant's devices, in a process of their own; return how many messages went out."""
+def _waits_between(waits_s: NDArray[np.float64], from_s: float, until_s: float) -> dict[str, object]:
+    """Return the acknowledgement times of what was published in a span of time."""
+    chosen = waits_s[(waits_s[:, 0] >= from_s) & (waits_s[:, 0] < until_s), 1]
+    return {"puback_ms": milliseconds(chosen), "acknowledgements": int(chosen.size)}
+
+
+def _neighbour(file: Path, seconds: float) -> list[tuple[float, float]]:
+    """Be the devices of the tenant that keeps within its quota; return when each message went out and its wait [s]."""
     import uvloop  # noqa: PLC0415  (only here)
 
-    async def main() -> int:
+    async def main() -> list[tuple[float, float]]:
+        config = read_config(file)
+        async with AsyncExitStack() as stack:
+            some = [await numbered(config, name, stack) for name in names(DEVICES // 2)[1:]]
+            devices = [Timed(one.tenant, one.name, one.client, one.boot, one.start_ms) for one in some]
+            await publish_for(devices, seconds, QUOTA_MESSAGES_PER_S / 2)
+            return [wait for device in devices for wait in device.waits_s]
+
+    return uvloop.run(main())
+
+
+def _flood(file: Path, seconds: float) -> tuple[dict[str, NDArray[np.int64]], int]:
+    """Be the greedy tenant's devices; return the acknowledged times [ms] of each, and how often they were cut off."""
+    import uvloop  # noqa: PLC0415  (only here)
+
+    async def main() -> tuple[dict[str, NDArray[np.int64]], int]:
         config = read_config(file)
         async with AsyncExitStack() as stack:
             devices = [await numbered(config, name, stack, GREEDY) for name in names(DEVICES)]
             await publish_for(devices, seconds, TIMES * QUOTA_MESSAGES_PER_S)
-            return sum(device.published for device in devices)
+            cut_off = sum(device.client.connections - 1 for device in devices)
+            return {device.name: np.array(device.acknowledged, np.int64) for device in devices}, cut_off
 
+    os.nice(19)
+    logging.disable(logging.WARNING)  # being cut off is part of it
     return uvloop.run(main())
 
 

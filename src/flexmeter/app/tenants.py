@@ -20,6 +20,7 @@ from flexmeter.app.identities import PLATFORM
 from flexmeter.config import Config
 from flexmeter.messages.rows import WriteResult
 from flexmeter.messaging import Authority, Endpoint, Identity, MqttClient, may_publish
+from flexmeter.messaging.broker import MAX_UNACKNOWLEDGED
 from flexmeter.pipeline import (
     Counters,
     DeadLetters,
@@ -30,6 +31,7 @@ from flexmeter.pipeline import (
     Limits,
     Quota,
 )
+from flexmeter.pipeline.brake import Brake
 from flexmeter.pipeline.sequences import Sequences
 from flexmeter.pipeline.shared import SharedSession, ensure_consumer
 from flexmeter.pipeline.source import stored_filters
@@ -97,10 +99,19 @@ class TenantIngest:
 async def direct_ingest(config: Config, authority: Authority, store: Store) -> AsyncIterator[TenantIngest]:
     """Read the tenant's session and write to the store, in this process."""
     tenant = store.tenant
+    address = broker_address(config)
+    tls = authority.client(Identity(tenant, PLATFORM, "platform")).client_context()
     client = _mqtt(config, authority, tenant, PLATFORM, clean=False)
+    notes = _mqtt(config, authority, tenant, "notes")
     writer = DirectWriter(store)
+    source = EventSource(tenant, client, writer, letters(config, tenant), notes=notes, **bounds(config))
     try:
-        async with EventSource(tenant, client, writer, letters(config, tenant), **_bounds(config)) as source:
+        async with (
+            notes,
+            source,
+            connected(address.host, address.client_port, tls, "brake") as nats,
+            Brake(tenant, nats.jetstream(), source.pipeline),
+        ):
             yield TenantIngest(tenant, source.pipeline, None, lambda: client.connected)
     finally:
         writer.close()
@@ -122,7 +133,7 @@ async def stream_ingest(config: Config, authority: Authority, store: Store) -> A
         consumer = StreamConsumer(jetstream, store)
         work = asyncio.create_task(consumer.run(), name=f"consume {tenant}")
         pipeline = InboundPipeline(
-            tenant, StreamWriter(jetstream), letters(config, tenant), settled=lambda *_: None, **_bounds(config)
+            tenant, StreamWriter(jetstream), letters(config, tenant), settled=lambda *_: None, **bounds(config)
         )
         try:
             async with pipeline:
@@ -139,8 +150,10 @@ async def run_source(config: Config, authority: Authority, tenant: str, number: 
     async with connected(address.host, address.client_port, tls, f"source {number}") as client:
         jetstream = await ensure_stream(client, _replicas(config))
         session = SharedSession(_mqtt(config, authority, tenant, f"source-{number}"), jetstream)
+        notes = _mqtt(config, authority, tenant, f"notes-{number}")
         writer = StreamWriter(jetstream)
-        async with EventSource(tenant, session, writer, letters(config, tenant), **_bounds(config)) as source:
+        source = EventSource(tenant, session, writer, letters(config, tenant), notes=notes, **bounds(config))
+        async with notes, source, Brake(tenant, jetstream, source.pipeline):
             while source.pipeline.failure is None:
                 await asyncio.sleep(1.0)
             raise source.pipeline.failure
@@ -161,20 +174,27 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class _Bounds(TypedDict):
+class Bounds(TypedDict):
+    """What an Event Source is made with."""
+
     now_ms: Callable[[], int]
     limits: Limits
     gathering: Gathering
     quota: Quota
 
 
-def _bounds(config: Config) -> _Bounds:
+def bounds(config: Config) -> Bounds:
+    """Return the bounds of one of a tenant's Event Sources: several have equal parts of what the tenant may."""
     ingest = config.ingest
     return {
         "now_ms": now_ms,
         "limits": Limits(ingest.max_message_kb * 1024, ingest.future_s, past_days=ingest.past_days),
-        "gathering": Gathering(ingest.window_ms / 1000, max_waiting_bytes=ingest.max_waiting_mb * 2**20),
-        "quota": Quota(config.quota.tenant_values_per_s, config.quota.device_messages_per_s),
+        "gathering": Gathering(
+            ingest.window_ms / 1000,
+            max_waiting_bytes=ingest.max_waiting_mb * 2**20,
+            max_waiting_messages=MAX_UNACKNOWLEDGED // ingest.sources,
+        ),
+        "quota": Quota(config.quota.tenant_values_per_s / ingest.sources, config.quota.device_messages_per_s),
     }
 
 

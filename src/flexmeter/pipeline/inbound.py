@@ -21,6 +21,7 @@ from flexmeter.errors import MessageError, StorageError
 from flexmeter.messages import topics
 from flexmeter.messages.notices import Rejection
 from flexmeter.messages.rows import WriteResult
+from flexmeter.messaging.broker import MAX_UNACKNOWLEDGED
 from flexmeter.messaging.client import Message
 from flexmeter.pipeline.check import Checked, IntegrityCheck, Limits, Refused, UnknownRoster
 from flexmeter.pipeline.counters import Counters
@@ -34,16 +35,23 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
 _MAX_TOPICS = 200_000
+_HELD_BACK_WINDOW_S = 0.05
+"""What a quota holds back waits longer than that anyway; fewer commits of it leave more to the other tenants."""
+_BACKLOG_S, _BACKLOG_SHARE = 1.0, 0.5
+"""What a quota may leave waiting: what it lets through in that time, at most that share of all that may wait.
+
+It is stored before the broker would deliver it again (5 s), and there is room for what comes until a brake holds."""
 
 Settled = Callable[[Sequence[Message], Sequence[Rejection]], None]
 
 
 class Gathering(msgspec.Struct, frozen=True):
-    """Bounds of a window and of all that waits: time to gather [s], rows in a commit, bytes waiting."""
+    """Bounds of a window and of all that waits: time to gather [s], rows in a commit, bytes and messages waiting."""
 
     window_s: float = 0.02
     max_rows: int = 300_000
     max_waiting_bytes: int = 128 * 2**20
+    max_waiting_messages: int = MAX_UNACKNOWLEDGED
     roster_wait_s: float = 10.0
 
 
@@ -54,6 +62,11 @@ class _Entry(msgspec.Struct, eq=False):
     arrived_s: float
     checked: Checked | None = None
     rejection: Rejection | None = None
+
+    @property
+    def values(self) -> int:
+        """How many values it brings to the store."""
+        return int(self.checked.values.size) if self.checked is not None else 0
 
 
 class InboundPipeline:
@@ -81,7 +94,7 @@ class InboundPipeline:
         gathering: Gathering | None = None,
         quota: Quota | None = None,
     ) -> None:
-        quota = quota or Quota()
+        self._quota = quota = quota or Quota()
         self.tenant = tenant
         self.counters = Counters()
         self.sequences = Sequences()
@@ -98,6 +111,8 @@ class InboundPipeline:
         self._values = Bucket(quota.values_per_s, quota.values_per_s) if quota.values_per_s else None
         self._topics: dict[str, topics.Topic] = {}
         self._waiting: deque[_Entry] = deque()
+        self._waiting_values = 0
+        self._held_back = False
         self._for_roster: list[_Entry] = []
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
@@ -136,6 +151,18 @@ class InboundPipeline:
         """Whether as many bytes wait as may."""
         return self.waiting_bytes > self._gathering.max_waiting_bytes
 
+    @property
+    def backlog(self) -> float:
+        """What waits as a share of what a quota may leave waiting; 0 if it is not the quota that it waits for."""
+        if not self._held_back or self.store_error:
+            return 0.0
+        bounds = self._gathering
+        return max(
+            self._waiting_values / (_BACKLOG_S * self._quota.values_per_s),
+            len(self._waiting) / (_BACKLOG_SHARE * bounds.max_waiting_messages),
+            self.waiting_bytes / (_BACKLOG_SHARE * bounds.max_waiting_bytes),
+        )
+
     def take(self, messages: Sequence[Message]) -> None:
         """Take readings and estimates; they are settled later. Rosters are learnt and settled with the next commit."""
         loop_s = asyncio.get_running_loop().time()
@@ -152,9 +179,9 @@ class InboundPipeline:
             if topic is not None and not self._device_quota.allows(topic.device, loop_s):
                 refused = Refused("quota", f"more messages per second than {topic.device} may send", topic.device)
                 entry.rejection = self._rejection(entry, refused, now_ms)
-                self._waiting.append(entry)
+                self._line_up(entry)
             elif self._examine(topic, entry, now_ms):
-                self._waiting.append(entry)
+                self._line_up(entry)
             else:
                 self._for_roster.append(entry)
         if self._waiting:
@@ -239,6 +266,10 @@ class InboundPipeline:
         if self._for_roster:
             self._retry_rosters(give_up_before_s=-1.0)
 
+    def _line_up(self, entry: _Entry) -> None:
+        self._waiting.append(entry)
+        self._waiting_values += entry.values
+
     def _give_up_rosters(self) -> None:
         now_s = asyncio.get_running_loop().time()
         self._retry_rosters(give_up_before_s=now_s - self._gathering.roster_wait_s + 0.001)
@@ -249,11 +280,11 @@ class InboundPipeline:
         now_ms = self._now_ms()
         for entry in entries:
             if self._examine(self._parse(entry.message.topic), entry, now_ms):
-                self._waiting.append(entry)
+                self._line_up(entry)
             elif entry.arrived_s <= give_up_before_s:
                 refused = Refused("roster", "the roster that the batch refers to is not known")
                 entry.rejection = self._rejection(entry, refused, now_ms)
-                self._waiting.append(entry)
+                self._line_up(entry)
             else:
                 self._for_roster.append(entry)
         if self._waiting:
@@ -266,7 +297,8 @@ class InboundPipeline:
             await self._arrived.wait()
             # What a quota held back has waited long enough, but must not go in a commit for every few messages.
             since_s = max(self._waiting[0].arrived_s, taken_s)
-            delay_s = since_s + self._gathering.window_s - loop.time()
+            window_s = _HELD_BACK_WINDOW_S if self._held_back else self._gathering.window_s
+            delay_s = since_s + window_s - loop.time()
             if self._values is not None:
                 delay_s = max(delay_s, self._values.wait_s(loop.time()))
             if delay_s > 0:
@@ -288,9 +320,11 @@ class InboundPipeline:
         while self._waiting and rows < most:
             entry = self._waiting.popleft()
             window.append(entry)
-            rows += entry.checked.values.size if entry.checked is not None else 0
+            rows += entry.values
+        self._waiting_values -= rows
         if self._values is not None:
             self._values.take(rows)
+            self._held_back = bool(self._waiting) and rows < self._gathering.max_rows
         return window
 
     async def _commit(self, window: list[_Entry]) -> None:

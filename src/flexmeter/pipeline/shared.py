@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from flexmeter.messaging.broker import MAX_UNACKNOWLEDGED
 from flexmeter.messaging.client import Message, Receiver
 from flexmeter.messaging.identity import to_subject
 from flexmeter.messaging.mqtt import MqttClient
@@ -24,7 +25,6 @@ from flexmeter.messaging.mqtt import MqttClient
 log = logging.getLogger(__name__)
 
 STREAM = "$MQTT_msgs"
-MAX_HELD = 10_000
 ACK_WAIT_S = 5.0
 _FETCH = 1000
 _PREFIX = "$MQTT.msgs."
@@ -41,7 +41,7 @@ async def ensure_consumer(jetstream: JetStreamContext, pattern: str) -> str:
         filter_subject=_PREFIX + to_subject(pattern),
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,
-        max_ack_pending=MAX_HELD,
+        max_ack_pending=MAX_UNACKNOWLEDGED,
     )
     await jetstream.add_consumer(STREAM, config)
     return durable

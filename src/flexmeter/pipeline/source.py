@@ -18,7 +18,7 @@ from flexmeter.errors import MessageError
 from flexmeter.messages import encode_notice, topics
 from flexmeter.messages.notices import Rejection
 from flexmeter.messages.topics import PREFIX
-from flexmeter.messaging.client import Message, Session
+from flexmeter.messaging.client import Client, Message, Session
 from flexmeter.pipeline.check import Limits
 from flexmeter.pipeline.deadletters import DeadLetters
 from flexmeter.pipeline.inbound import Gathering, InboundPipeline
@@ -38,6 +38,8 @@ class EventSource:
     tenant : the tenant.
     client : an MQTT client of the tenant's platform identity with `clean=False`, or a `shared.SharedSession`; not yet
         connected.
+    notes : connected client for the error notes, None = `client`. A broker that takes no more of the tenant cuts off
+        whoever publishes; the session that empties its backlog should not be among them.
     writer, dead_letters, now_ms, limits, gathering, quota : see `InboundPipeline`.
     """
 
@@ -52,6 +54,7 @@ class EventSource:
         limits: Limits | None = None,
         gathering: Gathering | None = None,
         quota: Quota | None = None,
+        notes: Client | None = None,
     ) -> None:
         self.tenant = tenant
         self.pipeline = InboundPipeline(
@@ -65,6 +68,7 @@ class EventSource:
             quota=quota,
         )
         self._client = client
+        self._teller = notes or client
         self._notes: asyncio.Queue[Rejection] = asyncio.Queue(_MAX_ERROR_NOTES)
         self._stack = contextlib.AsyncExitStack()
 
@@ -116,7 +120,7 @@ class EventSource:
             )
             with contextlib.suppress(MessageError):
                 device = topics.parse(rejection.topic).device or rejection.source
-                await self._client.send(topics.error(self.tenant, device), encode_notice(rejection))
+                await self._teller.send(topics.error(self.tenant, device), encode_notice(rejection))
 
 
 def stored_filters(tenant: str) -> tuple[str, str]:

@@ -35,10 +35,12 @@ class MemoryWriter:
         self.values = {}
         self.failures = 0
         self.windows = []
+        self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def commit(self, window):
+        self.asked += 1
         await self.gate.wait()
         if self.failures:
             self.failures -= 1
@@ -77,6 +79,11 @@ class Harness:
         while self.counters.queued:
             assert self.counters.reconciled
             await asyncio.sleep(0.001)
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 def run(test):
@@ -179,13 +186,64 @@ def test_mutants_are_stored_or_refused_and_disturb_nothing(tmp_path, encoding):
 
 def test_what_a_quota_holds_back_goes_in_windows_and_not_message_by_message(tmp_path):
     async def test():
-        harness = Harness(tmp_path, gathering=Gathering(window_s=0.05), quota=Quota(values_per_s=100.0))
+        harness = Harness(tmp_path, gathering=Gathering(window_s=0.001), quota=Quota(values_per_s=100.0))
         began_s = asyncio.get_running_loop().time()
         async with harness.pipeline as pipeline:
             pipeline.take([message(number) for number in range(140)])  # a second's worth at once, then the rest
             await harness.drained()
         seconds = asyncio.get_running_loop().time() - began_s
         assert len(harness.writer.windows) <= 2 + seconds / 0.05
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "backlog"),
+    [({}, 0.4), ({"max_waiting_messages": 160}, 0.5), ({"max_waiting_bytes": 350 * len(message(99).payload)}, 0.8)],
+    ids=["seconds", "messages", "bytes"],
+)
+def test_the_backlog_is_the_largest_share_of_what_a_quota_may_leave_waiting(tmp_path, bounds, backlog):
+    """40 of 140 wait: for 0.4 s of the quota, as half of half the messages; all 140 are held, of half of 350."""
+
+    async def test():
+        gathering = Gathering(window_s=0.001, **bounds)
+        harness = Harness(tmp_path, gathering=gathering, quota=Quota(values_per_s=100.0))
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(number) for number in range(140)])
+            await until(lambda: pipeline.backlog)  # a second's worth went at once
+            assert pipeline.backlog == pytest.approx(backlog, rel=0.02)
+            harness.writer.gate.set()
+            await harness.drained()
+            assert pipeline.backlog == 0.0
+
+    run(test)
+
+
+def test_what_waits_for_a_store_that_is_away_is_no_backlog_of_the_quota(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, quota=Quota(values_per_s=100.0))
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(0)])
+            await until(lambda: harness.writer.asked)
+            pipeline.take([message(number) for number in range(1, 300)])
+            assert (pipeline.backlog, pipeline.counters.queued) == (0.0, 300)
+
+    run(test)
+
+
+def test_a_store_that_goes_away_while_a_quota_holds_back_ends_the_backlog(tmp_path):
+    async def test():
+        harness = Harness(tmp_path, quota=Quota(values_per_s=100.0))
+        harness.writer.failures = 1
+        harness.writer.gate.clear()
+        async with harness.pipeline as pipeline:
+            pipeline.take([message(number) for number in range(140)])
+            await until(lambda: pipeline.backlog)
+            harness.writer.gate.set()
+            await until(lambda: pipeline.store_error)
+            assert (pipeline.backlog, pipeline.counters.queued) == (0.0, 140)
 
     run(test)
 
