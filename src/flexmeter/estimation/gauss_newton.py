@@ -19,7 +19,7 @@ from flexmeter.estimation.descent import factorise, iterate
 from flexmeter.estimation.deviations import Deviations, write_deviations
 from flexmeter.estimation.flow import FLOW, RHO
 from flexmeter.estimation.intake import Readings, admit_currents, read_flows, read_meters
-from flexmeter.estimation.joint import Joint, write_joint
+from flexmeter.estimation.joint import Joint, sharpen, write_joint
 from flexmeter.estimation.leaf import LEAF, B, I
 from flexmeter.estimation.model import EstimatorModel, Places, places
 from flexmeter.estimation.move import move
@@ -117,6 +117,8 @@ def estimate_blocks(
         write_joint(w, at, m, joint, readings.above, start, count)
         if deviations.head.shape[1] > 0:
             write_deviations(w, at, m, wanted, readings.above, deviations, start, count)
+            if len(m.flow_kind) > 0:
+                sharpen(w, at, m, readings.above, deviations.leaf, start, count)
 
 
 @routine

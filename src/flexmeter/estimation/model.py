@@ -57,9 +57,9 @@ def work_size(m: EstimatorModel, n_joint: int = 0) -> int:
     n, strands = len(m.parent), 2 * len(m.ties.one)
     items = BUS * n + LEAF * len(m.leaf_plus) + AGGREGATE * len(m.aggregate_bus)
     items += FLOW * len(m.flow_kind) + ROOT + CORRECTION + SCRATCH + WIDE + HEAD_JOINT
-    if strands or n_joint:
+    if strands or n_joint or len(m.flow_kind):
         items += RESPONSE * n + 2 * len(m.leaf_plus) + len(m.flow_kind)
-        items += 4 * strands**2 + 2 * strands + 9 * n_joint
+        items += 4 * strands**2 + 2 * strands + 9 * max(n_joint, 1)
     if strands:
         items += COLUMN * n * (2 * strands + 9)
     return items

@@ -62,6 +62,17 @@ def test_half_of_the_readings_missing_converge_nearly_always() -> None:
     estimate, flow = estimated(("active_power", "reactive_power"), 0.5)
     assert estimate.converged.mean() >= 0.95
     assert np.abs(errors(estimate, flow)).max() < 5
+    for part, sigma in (("real", estimate.sigma_active_power_w), ("imag", estimate.sigma_reactive_power_var)):
+        off = getattr(estimate.power_va - true_power(flow), part) / sigma
+        assert abs(off.mean()) < 0.05
+        assert 0.85 < off.std() < 1.05  # forecasts of 25 A are wide
+
+
+def true_power(flow: PowerFlowResult) -> np.ndarray:
+    """What the loads take, (n_injection, n_scenario)."""
+    plus, minus = flow.model.network.injection_nodes
+    voltage = flow.voltage_v[plus] - np.where((minus >= 0)[:, None], flow.voltage_v[minus], 0)
+    return voltage * flow.injection_a.conj()
 
 
 def test_magnitudes_of_currents_do_not_lead_to_a_wrong_optimum() -> None:
