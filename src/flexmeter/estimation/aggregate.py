@@ -16,17 +16,8 @@ from __future__ import annotations
 from flexmeter.estimation.blocks import BLOCK, add, apply, multiply, multiply_transposed
 from flexmeter.estimation.leaf import powered_current, put_pair
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R, BUS_V
-from flexmeter.powerflow.lanes import (
-    FloatArray,
-    WorkArray,
-    inlined,
-    kernel,
-    load,
-    routine,
-    square_root,
-    store,
-    take,
-)
+from flexmeter.powerflow.compiling import inlined, kernel, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, square_root, store, take
 
 Z_V, Z_S, GAIN, COVARIANCE, INVERSE, WEIGHT = 0, 3, 9, 27, 63, 99
 REPORT = 108

@@ -7,15 +7,8 @@ must not overlap an input unless the docstring allows it. Constants (impedances)
 from __future__ import annotations
 
 from flexmeter.estimation import rows
-from flexmeter.powerflow.lanes import (
-    FloatArray,
-    WorkArray,
-    inlined,
-    load,
-    routine,
-    routine_with,
-    store,
-)
+from flexmeter.powerflow.compiling import inlined, routine, routine_with
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, store
 
 N = 6
 BLOCK = N * N

@@ -43,7 +43,8 @@ from flexmeter.estimation.places import (
 )
 from flexmeter.estimation.response import answer, clear_sources
 from flexmeter.estimation.start import settle_voltages
-from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, splat, store, take, where_positive
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, splat, store, take, where_positive
 
 SMALLEST_OHM2 = 1e-18
 """Pairs of ties whose loop has less than a nano-ohm, squared, are left out."""

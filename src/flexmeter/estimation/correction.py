@@ -16,7 +16,8 @@ from flexmeter.estimation.aggregate import invert_known
 from flexmeter.estimation.blocks import BLOCK, copy
 from flexmeter.estimation.covariance import current_covariance, nine_gradient
 from flexmeter.estimation.places import BUS_A, BUS_DJ, BUS_DV, BUS_J, BUS_LAMBDA, BUS_R, BUS_V
-from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, kernel, load, routine, square_root, store, take
+from flexmeter.powerflow.compiling import inlined, kernel, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, square_root, store, take
 
 UP, MESSAGE, PRECISION, ANSWER = 0, 9, 18, 99
 ABOVE = 180

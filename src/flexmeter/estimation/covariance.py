@@ -61,18 +61,8 @@ from flexmeter.estimation.places import (
     BUS_V,
 )
 from flexmeter.estimation.root import ROOT_BASIS, ROOT_INVERSE
-from flexmeter.powerflow.lanes import (
-    FloatArray,
-    IntArray,
-    WorkArray,
-    inlined,
-    load,
-    put,
-    routine,
-    square_root,
-    store,
-    where_positive,
-)
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, IntArray, WorkArray, load, put, square_root, store, where_positive
 
 COV_VV, COV_VL, COV_LL = BUS_A, BUS_L, BUS_R
 """Psi of the bus: voltage-voltage, voltage-lambda, lambda-lambda."""

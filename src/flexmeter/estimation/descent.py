@@ -12,15 +12,14 @@ from flexmeter.estimation.passes import messages_up, steps_down
 from flexmeter.estimation.phasor import solve_wide_root, spread_objective, spread_up
 from flexmeter.estimation.places import BUS, BUS_J, BUS_V
 from flexmeter.estimation.root import prior_objective, solve_root
+from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import (
     FloatArray,
     IntArray,
     WorkArray,
-    inlined,
     lane,
     largest,
     load,
-    routine,
     splat,
     store,
     where_positive,

@@ -33,7 +33,8 @@ from flexmeter.estimation.leaf import LEAF
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J, BUS_V
 from flexmeter.estimation.response import psi_of_root
-from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, put, routine, store
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, put, store
 
 
 class Deviations(NamedTuple):

@@ -14,18 +14,8 @@ from __future__ import annotations
 import math
 
 from flexmeter.estimation.blocks import dot
-from flexmeter.powerflow.lanes import (
-    WorkArray,
-    inlined,
-    lane,
-    load,
-    routine,
-    square_root,
-    store,
-    where_positive,
-    width,
-    with_lane,
-)
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import WorkArray, lane, load, square_root, store, where_positive, width, with_lane
 
 ACTIVE, REACTIVE, CURRENT = 0, 1, 2
 CURRENT_REAL, CURRENT_IMAGINARY, CURRENT_ANGLE = 3, 4, 5

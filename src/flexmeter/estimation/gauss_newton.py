@@ -29,19 +29,17 @@ from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
 from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
+from flexmeter.powerflow.compiling import inlined, kernel, routine
 from flexmeter.powerflow.lanes import (
     LANES,
     ComplexArray,
     FloatArray,
     IntArray,
     WorkArray,
-    inlined,
-    kernel,
     lanes_left,
     load,
     put,
     put_complex,
-    routine,
     splat,
     store,
     width,

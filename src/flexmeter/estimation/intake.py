@@ -11,7 +11,8 @@ from flexmeter.estimation.flow import CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER
 from flexmeter.estimation.leaf import DV, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, SHARE, SOFT, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_DJ, BUS_DV
-from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, store, take, where_positive
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, store, take, where_positive
 
 ROOT_3, NAN = 3.0**0.5, float("nan")
 

@@ -23,19 +23,8 @@ from flexmeter.estimation.response import (
     read_leaf,
     read_losses,
 )
-from flexmeter.powerflow.lanes import (
-    FloatArray,
-    IntArray,
-    WorkArray,
-    inlined,
-    largest,
-    load,
-    put,
-    routine,
-    store,
-    take,
-    where_positive,
-)
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, IntArray, WorkArray, largest, load, put, store, take, where_positive
 
 DOUBT = 1e-2
 

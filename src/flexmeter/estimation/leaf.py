@@ -13,7 +13,8 @@ semidefinite inverse (R^-1 + L)^-1 has the closed form used here, which needs no
 from __future__ import annotations
 
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_R
-from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, square_root, store, where_positive
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, square_root, store, where_positive
 
 Pair = tuple[float, float]
 Square = tuple[float, float, float, float]

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import Finding
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.powerflow.injections import is_aggregate
-from flexmeter.powerflow.lanes import FloatArray, IntArray, kernel
+from flexmeter.powerflow.lanes import FloatArray, IntArray
 from flexmeter.powerflow.network import Network
 
 Quantity = Literal[

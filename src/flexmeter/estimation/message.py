@@ -56,7 +56,8 @@ from flexmeter.estimation.places import (
     BUS_SHUNT,
     BUS_V,
 )
-from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, routine, store
+from flexmeter.powerflow.compiling import routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, store
 
 
 @routine

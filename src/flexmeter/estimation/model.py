@@ -11,7 +11,8 @@ from flexmeter.estimation.leaf import LEAF
 from flexmeter.estimation.places import BUS, COLUMN, RESPONSE, SCRATCH, WIDE
 from flexmeter.estimation.root import ROOT
 from flexmeter.estimation.ties import Ties
-from flexmeter.powerflow.lanes import FloatArray, IntArray, inlined
+from flexmeter.powerflow.compiling import inlined
+from flexmeter.powerflow.lanes import FloatArray, IntArray
 
 
 class EstimatorModel(NamedTuple):

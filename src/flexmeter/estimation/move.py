@@ -10,7 +10,8 @@ from flexmeter.estimation.message import step_shunt
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_BASE, BUS_DJ, BUS_DV, BUS_J, BUS_SHUNT, BUS_V
 from flexmeter.estimation.start import follow_edge, sum_up
-from flexmeter.powerflow.lanes import WorkArray, inlined, load, routine, square_root, store
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import WorkArray, load, square_root, store
 from flexmeter.powerflow.sweep import larger
 
 SHUNT_ROUNDS = 2

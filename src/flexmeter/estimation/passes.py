@@ -21,7 +21,8 @@ from flexmeter.estimation.places import (
     BUS_R,
     BUS_V,
 )
-from flexmeter.powerflow.lanes import WorkArray, routine
+from flexmeter.powerflow.compiling import routine
+from flexmeter.powerflow.lanes import WorkArray
 
 
 @routine

@@ -52,18 +52,8 @@ from flexmeter.estimation.places import (
     WIDE_PSI,
 )
 from flexmeter.estimation.root import ROOT_ANGLE, ROOT_BASIS, ROOT_PRIOR, pull, set_basis, with_prior
-from flexmeter.powerflow.lanes import (
-    WorkArray,
-    inlined,
-    lane,
-    load,
-    routine,
-    square_root,
-    store,
-    where_positive,
-    width,
-    with_lane,
-)
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import WorkArray, lane, load, square_root, store, where_positive, width, with_lane
 
 SPREAD = 0.01
 """Standard deviation of the angle between a phase's head voltage and where it should be [rad]: at the LV busbars of

@@ -47,7 +47,8 @@ from flexmeter.estimation.places import (
     SOURCE_B,
     WIDE_PSI,
 )
-from flexmeter.powerflow.lanes import FloatArray, WorkArray, inlined, load, routine, square_root, store
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, load, square_root, store
 
 
 @inlined

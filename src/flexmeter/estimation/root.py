@@ -9,7 +9,8 @@ nominal) takes the nominal voltage with `PRIOR` as pseudo-measurement and is rep
 from __future__ import annotations
 
 from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DJ, BUS_DV, BUS_ETA, BUS_L, BUS_LAMBDA, BUS_V
-from flexmeter.powerflow.lanes import WorkArray, inlined, load, routine, store, where_positive
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import WorkArray, load, store, where_positive
 
 WORST = 1.0
 PRIOR = 0.1

@@ -5,14 +5,13 @@ The same functions as in `blocks`, which says what they do. A product takes 36 m
 
 from __future__ import annotations
 
+from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import (
     FloatArray,
     WorkArray,
-    inlined,
     lane,
     load,
     load_six,
-    routine,
     row_of_six,
     spread,
     square_root,

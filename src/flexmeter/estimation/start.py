@@ -9,7 +9,8 @@ from flexmeter.estimation.leaf import LEAF, POWER, I, V, add_pair, pair
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT, BUS_V
 from flexmeter.estimation.root import ROOT_ANGLE, set_basis
-from flexmeter.powerflow.lanes import WorkArray, inlined, load, routine, store, take, where_positive
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import WorkArray, load, store, take, where_positive
 
 
 @inlined

@@ -6,16 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexmeter.powerflow.lanes import (
-    LANES,
-    ComplexArray,
-    FloatArray,
-    IntArray,
-    kernel,
-    put,
-    ready,
-    take_complex,
-)
+from flexmeter.powerflow.compiling import kernel
+from flexmeter.powerflow.lanes import LANES, ComplexArray, FloatArray, IntArray, put, ready, take_complex
 from flexmeter.powerflow.tree import Tree
 
 

@@ -2,26 +2,26 @@
 
 A kernel is written as if it worked on one scenario; `load` takes `LANES` neighbouring floats out of a work array,
 the operators work on all of them in one machine instruction, `store` puts them back. Vector instructions are thereby
-certain: nothing is left to the compiler's loop vectoriser (see docs/decisions/010-lanes.md).
+certain: nothing is left to the compiler's loop vectoriser (see docs/decisions/010-lanes.md). On a work array of plain
+numbers the same functions do work on one scenario; `load_six` and its kin then take a row of a block into a register.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_cast
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model
 from numpy.typing import ArrayLike, NDArray
+
+from flexmeter.powerflow.compiling import inlined
 
 LANES = 4
 FloatArray = NDArray[np.float64]
@@ -30,83 +30,9 @@ IntArray = NDArray[np.int64]
 WorkArray = NDArray[Any]
 """Of `LANE`: an item holds several scenarios. Of ordinary numbers: an item holds one."""
 LANE = np.dtype([("lane", np.float64, (LANES,))])
-Function = TypeVar("Function", bound=Callable[..., object])
 
 
-PARTS = {
-    "powerflow": ("branches", "lanes", "sweep"),
-    "estimation": (
-        "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
-        "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor", "places", "response",
-        "root", "rows", "start", "ties",
-    ),
-    "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
-}  # fmt: skip
-"""The modules that kernels are made of."""
-
-
-def _sources() -> str:
-    """Return a digest of the modules that kernels are made of: another text means compile again."""
-    digest = sha256()
-    for package, modules in PARTS.items():
-        for module in modules:
-            digest.update((Path(__file__).parent.parent / package / f"{module}.py").read_bytes())
-    return digest.hexdigest()
-
-
-_SOURCES = _sources()
 _FAST = ("reassoc", "contract", "arcp", "nsz")  # no assumption that nan cannot be: a missing reading is nan
-_INNER = {
-    "error_model": "numpy",
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "_nrt": False,
-    "fastmath": {"contract"},
-}
-"""Functions that only kernels call need no entry from Python: a quarter of the compile time. They own no memory, so
-references to arrays are not counted (numba would count every array of a model at every call, atomically). Of the
-liberties with arithmetic they take only the fused multiply-add: with more, x - x is 0 where x is nan."""
-
-
-def kernel(function: Function) -> Function:
-    """Compile a function to machine code: cached on disk, without the GIL."""
-    compiled = njit(cache=True, nogil=True, error_model="numpy")(function)
-    # numba looks at the kernel's own file only; what it calls lies in others
-    compiled._cache._cache_file._source_stamp = (compiled._cache._impl.locator.get_source_stamp(), _SOURCES)
-    return compiled  # type: ignore[no-any-return]
-
-
-def inlined(function: Function) -> Function:
-    """Compile a small function into each of its callers."""
-    return njit(forceinline=True, **_INNER)(function)  # type: ignore[no-any-return]
-
-
-def routine(function: Function) -> Function:
-    """Compile a function that several kernels call: once, not into each caller."""
-    return njit(**_INNER)(function)  # type: ignore[no-any-return]
-
-
-def routine_with(one: Callable[..., object]) -> Callable[[Function], Function]:
-    """Compile a function as `routine`, but take `one` instead where the work array holds one scenario."""
-
-    def choose(function: Function) -> Function:
-        many = routine(function)
-
-        def chosen(w: WorkArray, *arguments: object) -> None:
-            raise NotImplementedError
-
-        @overload(chosen, jit_options={"forceinline": True, **_INNER}, strict=False)
-        def pick(w, *arguments):  # type: ignore[no-untyped-def]
-            version = many if isinstance(w.dtype, types.Record) else one
-
-            def code(w, *arguments):  # type: ignore[no-untyped-def]
-                return version(w, *arguments)
-
-            return code
-
-        return chosen  # type: ignore[return-value]
-
-    return choose
 
 
 def ready(array: ArrayLike) -> FloatArray:

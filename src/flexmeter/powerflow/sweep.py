@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from flexmeter.powerflow.compiling import inlined, kernel
 from flexmeter.powerflow.lanes import (
     LANES,
     ComplexArray,
     FloatArray,
     IntArray,
     WorkArray,
-    inlined,
-    kernel,
     lane,
     lanes_left,
     load,

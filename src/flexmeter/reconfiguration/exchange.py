@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexmeter.powerflow.lanes import kernel
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.reconfiguration.network import BoolArray, Feeder, FloatArray, IntArray
 from flexmeter.reconfiguration.score import Cases, Goal, Score, better, case_flow, evaluate, loop_of
 from flexmeter.reconfiguration.sweep import Tree, flat, new_tree, plant

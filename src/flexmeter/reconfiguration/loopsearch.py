@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexmeter.powerflow.lanes import kernel
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.reconfiguration.network import BoolArray, Feeder, FloatArray, IntArray
 from flexmeter.reconfiguration.splitting import Extra, Loops, Splitting
 from flexmeter.reconfiguration.sweep import Tree, flat, losses, new_flow, new_tree, plant, sweep

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexmeter.powerflow.lanes import kernel
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.reconfiguration.network import BoolArray, ComplexArray, Feeder, FloatArray, IntArray
 from flexmeter.reconfiguration.sweep import (
     MAX_SWEEPS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexmeter.powerflow.lanes import kernel
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.reconfiguration.mesh import SMALLEST_R, split
 from flexmeter.reconfiguration.network import BoolArray, ComplexArray, Feeder, FeederNetwork, FloatArray
 from flexmeter.reconfiguration.score import loop_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flexmeter.errors import DidNotConverge, NotRadial
-from flexmeter.powerflow.lanes import kernel
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.reconfiguration.network import BoolArray, FeederNetwork, FloatArray
 from flexmeter.reconfiguration.sweep import MAX_SWEEPS, Flow, Tree, flat, forward, new_flow, new_tree, plant, sweep
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexmeter.powerflow.lanes import kernel
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.reconfiguration.network import BoolArray, Feeder, FloatArray, IntArray
 
 # Losses come from the currents at the voltages before the last step: their relative error is about twice that step.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flexmeter.errors import InputError
-from flexmeter.powerflow.lanes import kernel
+from flexmeter.powerflow.compiling import kernel
 from flexmeter.reconfiguration.flow import tree_losses
 from flexmeter.reconfiguration.network import BoolArray, FeederNetwork, FloatArray, IntArray, merge
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-import flexmeter.powerflow.lanes as lanes_module
+import flexmeter.powerflow.compiling as compiling_module
 from flexmeter.powerflow.lanes import (
     LANES,
     block_count,
@@ -87,9 +87,9 @@ def test_arrays_are_made_ready_and_blocks_counted():
 
 
 def test_every_module_of_the_kernels_is_in_their_digest():
-    package = Path(lanes_module.__file__).parent.parent
-    parts = {package / folder / f"{name}.py" for folder, names in lanes_module.PARTS.items() for name in names}
-    for folder in lanes_module.PARTS:
+    package = Path(compiling_module.__file__).parent.parent
+    parts = {package / folder / f"{name}.py" for folder, names in compiling_module.PARTS.items() for name in names}
+    for folder in compiling_module.PARTS:
         for file in (package / folder).glob("*.py"):
             if re.search(r"^@(inlined|kernel|routine)\b", file.read_text(), re.MULTILINE):
                 assert file in parts
