@@ -163,3 +163,20 @@ def test_a_brake_left_closed_is_opened_by_the_next_process(tmp_path):
                 await asyncio.sleep(0.01)
 
     run(test, tmp_path)
+
+
+def test_a_broker_that_cannot_be_asked_is_said_once_and_asked_again(caplog):
+    class Away:
+        asked = 0
+
+        async def stream_info(self, _stream):
+            self.asked += 1
+            raise nats.errors.TimeoutError
+
+    async def main():
+        away = Away()
+        async with asyncio.timeout(10), Brake("greedy", away, SimpleNamespace(backlog=2.0)):
+            await until(lambda: away.asked >= 3)
+
+    asyncio.run(main())
+    assert sum("event=brake_failed" in record.message for record in caplog.records) == 1

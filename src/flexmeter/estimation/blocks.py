@@ -162,15 +162,10 @@ def constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) 
             store(w, out + N * i + N + j, dot_rows(column, two))
 
 
-@routine_with(one=rows.transposed_constant_multiply)
+@routine
 def transposed_constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
     """out = constant.T @ right."""
-    for i in range(0, N, 2):
-        one, two = constant_column(constant, i), constant_column(constant, i + 1)
-        for j in range(N):
-            column = row_of(w, right + j, N)
-            store(w, out + N * i + j, dot_rows(column, one))
-            store(w, out + N * i + N + j, dot_rows(column, two))
+    constant_multiply(w, out, constant.T, right)
 
 
 @routine

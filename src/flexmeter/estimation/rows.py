@@ -5,21 +5,9 @@ The same functions as in `blocks`, which says what they do. A product takes 36 m
 
 from __future__ import annotations
 
+from flexmeter.estimation.six import load_six, row_of_six, spread, store_six, transposed
 from flexmeter.powerflow.compiling import inlined, routine
-from flexmeter.powerflow.lanes import (
-    FloatArray,
-    WorkArray,
-    lane,
-    load,
-    load_six,
-    row_of_six,
-    spread,
-    square_root,
-    store_six,
-    transposed,
-    where_positive,
-    with_lane,
-)
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, lane, load, square_root, where_positive, with_lane
 
 N = 6
 Rows = tuple[float, float, float, float, float, float]
@@ -101,14 +89,6 @@ def constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) 
     rows = rows_of(w, right)
     for i in range(N):
         store_six(w, out + N * i, weighed(constant[i], rows))
-
-
-@routine
-def transposed_constant_multiply(w: WorkArray, out: int, constant: FloatArray, right: int) -> None:
-    """out = constant.T @ right."""
-    rows = rows_of(w, right)
-    for i in range(N):
-        store_six(w, out + N * i, weighed(constant[:, i], rows))
 
 
 @inlined

@@ -52,17 +52,10 @@ def branch_meters(
 
     They keep every bus of the network apart, so that nothing collapses: slower by what the buses are more.
     """
-    phases: dict[str, str] = {}
-    for bus, phase in network.nodes:
-        phases[bus] = phases.get(bus, "") + phase
-    carried = [
-        (name, phases.get(bus, "")) for name, bus in zip(network.branch_ids[1:], network.bus_ids[1:], strict=True)
-    ]
-    carried += [(loop.branch, loop.phases) for loop in network.loops]
     return tuple(
         Meter(quantity, end, name, phase)
-        for name, own in carried
-        for end, quantity, phase in product(ends, quantities, own)
+        for name, phases in network.branch_phases.items()
+        for end, quantity, phase in product(ends, quantities, phases)
     )
 
 

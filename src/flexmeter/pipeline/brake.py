@@ -10,7 +10,6 @@ wait on its disk. The limit refuses new messages and never deletes one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 from types import TracebackType
@@ -49,6 +48,7 @@ class Brake:
         self._jetstream = jetstream
         self._pipeline = pipeline
         self._closed: bool | None = None  # None = unknown: an earlier process may have left it closed
+        self._failing = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -74,8 +74,13 @@ class Brake:
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(JetStreamError, nats.errors.Error, OSError, TimeoutError):  # tried again
+            try:
                 await self.follow()
+                self._failing = False
+            except (JetStreamError, nats.errors.Error, OSError, TimeoutError) as error:  # tried again
+                if not self._failing:  # said once, not ten times a second while a broker restarts
+                    log.warning("event=brake_failed tenant=%s error=%r", self._tenant, error)
+                self._failing = True
             await asyncio.sleep(_CHECK_S)
 
     async def _close(self, backlog: float) -> None:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 Function = TypeVar("Function", bound=Callable[..., object])
 
 PARTS = {
-    "powerflow": ("branches", "compiling", "lanes", "sweep"),
+    "powerflow": ("branches", "compiling", "lanes", "sweep", "vectors"),
     "estimation": (
         "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
         "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor", "places", "response",
-        "root", "rows", "start", "ties",
+        "root", "rows", "six", "start", "ties",
     ),
     "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip

@@ -109,7 +109,6 @@ def test_the_estimator_meets_the_load_flow_through_a_bank_and_knows_each_unit() 
         Estimator(network, [Meter("active_power", "branch_from", "reg_b", "a")])
 
 
-@pytest.mark.xfail(strict=True, reason="branch_meters knows the first branch of an edge only")
 def test_branch_meters_of_a_bank() -> None:
     network = compile_network(units((0, 0)))
     assert {meter.id for meter in branch_meters(network)} == {"first", "reg_a", "reg_b"}

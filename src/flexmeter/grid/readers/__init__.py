@@ -9,11 +9,8 @@ from flexmeter.grid.readers.formats import Comparison, Imported, compare_voltage
 from flexmeter.grid.readers.matpower import read_matpower
 from flexmeter.grid.readers.opendss import OpenDssCase, read_opendss
 from flexmeter.grid.readers.pandapower import grid_from_pandapower, pandapower_voltages, read_pandapower
-from flexmeter.grid.readers.power_grid_model import (
-    LoadUpdates,
-    read_power_grid_model,
-    read_power_grid_model_update,
-)
+from flexmeter.grid.readers.power_grid_model import read_power_grid_model
+from flexmeter.grid.readers.power_grid_model_files import LoadUpdates, read_power_grid_model_update
 from flexmeter.grid.readers.simbench import read_cgmes, read_simbench
 from flexmeter.grid.readers.tables import LoadTable, ReadingTable, read_load_table, read_reading_table
 

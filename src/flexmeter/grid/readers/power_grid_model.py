@@ -1,25 +1,22 @@
-"""power-grid-model JSON: input datasets to grids, update batches to load profiles. Needs no power-grid-model."""
+"""power-grid-model JSON: input datasets to grids. Needs no power-grid-model."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexmeter.errors import InputError
 from flexmeter.grid.impedance import as_matrix, sequence_to_phase
 from flexmeter.grid.model import Bus, Grid, Line, Load, Matrix, Shunt, Source, Switch, Transformer
 from flexmeter.grid.readers.parts import Parts, is_number, nested, thirds
+from flexmeter.grid.readers.power_grid_model_files import Row, dataset
 
-Row = dict[str, object]
 WINDINGS = {0: "Y", 1: "YN", 2: "D", 3: "Z", 4: "ZN"}
 READ = {
     "node", "line", "asym_line", "link", "transformer", "transformer_tap_regulator", "source", "shunt", "sym_load",
@@ -32,21 +29,12 @@ ZIGZAG = 0.1
 PHASES3 = ("a", "b", "c")
 
 
-@dataclass(frozen=True)
-class LoadUpdates:
-    """Powers of loads in scenarios: {load id: (n_scenario, 3) or (n_scenario,) [W], [var]}, nan = not given."""
-
-    n_scenario: int
-    active_power_w: dict[str, NDArray[np.float64]]
-    reactive_power_var: dict[str, NDArray[np.float64]]
-
-
 def read_power_grid_model(path: Path | str) -> Grid:
     """Read an input dataset; `InputError` names component, id, field and what was expected.
 
     Attributes beyond the format that are called `name` become ids (our writer adds them), otherwise the number does.
     """
-    return _Conversion(_dataset(path, "input")).grid(Path(path).stem)
+    return _Conversion(dataset(path, "input")).grid(Path(path).stem)
 
 
 def power_grid_model_voltages(path: Path | str) -> dict[tuple[str, str], float]:
@@ -61,7 +49,7 @@ def power_grid_model_voltages(path: Path | str) -> dict[tuple[str, str], float]:
         return {}
     program = import_module("power_grid_model")
     deserialize = import_module("power_grid_model.utils").json_deserialize
-    conversion = _Conversion(_dataset(path, "input"))
+    conversion = _Conversion(dataset(path, "input"))
     conversion.grid(Path(path).stem)
     try:
         model = program.PowerGridModel(deserialize(Path(path).read_text(encoding="utf-8")))
@@ -79,103 +67,9 @@ def power_grid_model_voltages(path: Path | str) -> dict[tuple[str, str], float]:
 
 def power_grid_model_loads(path: Path | str) -> dict[str, str]:
     """Return the load id of every load and generator by its number: update batches may give no names."""
-    conversion = _Conversion(_dataset(path, "input"))
+    conversion = _Conversion(dataset(path, "input"))
     conversion.grid(Path(path).stem)
     return conversion.load_ids
-
-
-def read_power_grid_model_update(path: Path | str, load_ids: Mapping[str, str] | None = None) -> LoadUpdates:
-    """Read an update dataset or batch; only powers of loads and generators can change.
-
-    `load_ids` are the ids of loads by number, from `power_grid_model_loads`; a `name` in the file comes first.
-    """
-    known = load_ids or {}
-    data = _dataset(path, "update", "input")
-    scenarios = data if isinstance(data, list) else [data]
-    values: dict[str, dict[int, tuple[object, object]]] = {}
-    for number, scenario in enumerate(scenarios):
-        for component, row in _rows(scenario):
-            if component not in ("sym_load", "asym_load", "sym_gen", "asym_gen"):
-                raise InputError(f"{path}: updates of {component} are not supported, expected loads and generators")
-            if "status" in row:
-                raise InputError(f"{path}: {component} {row.get('id')} status: switching is not supported here")
-            pair = row.get("p_specified"), row.get("q_specified")
-            name = row.get("name", known.get(str(row.get("id")), row.get("id")))
-            per_scenario = values.setdefault(f"{component}:{name}", {})
-            if number in per_scenario:
-                raise InputError(f"{path}: {component} {name}: given twice in scenario {number}")
-            per_scenario[number] = pair
-    active, reactive = {}, {}
-    for key, per_scenario in values.items():
-        component, _, name = key.partition(":")
-        sign, width = -1.0 if component.endswith("gen") else 1.0, 1 if component.startswith("sym") else 3
-        p, q = np.full((2, len(scenarios), width), np.nan)
-        for number, pair in per_scenario.items():
-            p[number], q[number] = (_power(value, width, f"{path}: {component} {name}") for value in pair)
-        active[name], reactive[name] = sign * p, sign * q
-    return LoadUpdates(len(scenarios), active, reactive)
-
-
-def _power(value: object, width: int, where: str) -> NDArray[np.float64]:
-    if value is None:
-        return np.full(width, np.nan)
-    try:
-        array = np.asarray(value, float).reshape(-1)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: {value!r}, expected a number per phase") from None
-    if array.size != width:
-        raise InputError(f"{where}: {array.size} powers, expected {width}")
-    return array
-
-
-def _dataset(path: Path | str, *types: str) -> object:
-    """Return the data part of a dataset, rows as dictionaries are made by `_rows`."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(document, dict) or "data" not in document or document.get("type") not in types:
-        raise InputError(f"{path}: not a power-grid-model dataset of type {' or '.join(types)}")
-    attributes, data = document.get("attributes", {}), document["data"]
-    if not isinstance(attributes, dict):
-        raise InputError(f"{path}: attributes: expected an object")
-    scenarios = data if isinstance(data, list) else [data]
-    named = [_named(scenario, attributes, path) for scenario in scenarios]
-    if document.get("is_batch"):
-        return named
-    if len(named) != 1:
-        raise InputError(f"{path}: data: a list, expected an object where is_batch is false")
-    return named[0]
-
-
-def _named(scenario: object, attributes: dict[str, object], path: Path | str) -> dict[str, list[Row]]:
-    """Return components with rows as dictionaries, also where the file gives bare lists of values."""
-    if not isinstance(scenario, dict):
-        raise InputError(f"{path}: data: expected components, found {type(scenario).__name__}")
-    result: dict[str, list[Row]] = {}
-    for component, rows in scenario.items():
-        if not isinstance(rows, list):
-            raise InputError(f"{path}: {component}: expected a list")
-        names = attributes.get(component)
-        if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
-            raise InputError(f"{path}: attributes of {component}: expected a list of names")
-        for item in rows:
-            row = item
-            if isinstance(item, list) and isinstance(names, list) and len(item) <= len(names):
-                row = dict(zip(names, item, strict=False))
-            if not isinstance(row, dict):
-                raise InputError(f"{path}: {component}: {item!r}, expected an object or a list with attributes")
-            result.setdefault(component, []).append(row)
-    return result
-
-
-def _rows(scenario: object) -> Iterator[tuple[str, Row]]:
-    assert isinstance(scenario, dict)
-    for component, rows in scenario.items():
-        for row in rows:
-            yield component, row
 
 
 class _Conversion:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
 from flexmeter.errors import Finding, InputError, MeasurementError
-from flexmeter.grid.readers.power_grid_model import read_power_grid_model_update
+from flexmeter.grid.readers.power_grid_model_files import read_power_grid_model_update
 
 Floats = NDArray[np.float64]
 Key = tuple[str, ...]
