@@ -136,7 +136,7 @@ def losses(record: DayRecord) -> Figure:
         (record.losses.best_radial, BEST, "best tree of every minute"),
         (record.losses.meshed, MESHED, "ring closed"),
     ):
-        axis.plot(hours, values, color=colour, linewidth=1, label=f"{name}: {values.sum() / 60:.0f} kWh")
+        axis.plot(hours, values, color=colour, linewidth=1, label=f"{name}: {values.sum() / 60:.4g} kWh")
     _mark_changes(axis, record)
     axis.legend(frameon=False)
     return figure
