@@ -83,6 +83,30 @@ def prepare_root(
 
 
 @inlined
+def carry_psi(w: WorkArray, at: Places, m: EstimatorModel, k: int) -> None:
+    """Carry Psi to bus k from its parent, across the edge and its meters."""
+    bus = at.bus + BUS * k
+    if k > 0:
+        up = at.bus + BUS * m.parent[k]
+        cross_covariance(w, bus, up, m.impedance[k], m.transfer[k], m.has_transfer[k], at.scratch)
+    for flow in range(m.first_flow[k + 1] - 1, m.first_flow[k] - 1, -1):
+        flow_psi(w, at.flow + FLOW * flow, bus + COV_VV, bus + COV_VL, bus + COV_LL, at.scratch)
+
+
+@routine
+def write_covariances(
+    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int
+) -> None:
+    """Write the covariances of all buses and edges over the last factor."""
+    tied = len(m.ties.one) > 0
+    prepare_root(w, at, m, above, tied, start, count)
+    for k in range(len(m.parent)):
+        carry_psi(w, at, m, k)
+    if tied:
+        amend(w, at, m, above, start, count)
+
+
+@inlined
 def write_bus(w: WorkArray, at: Places, m: EstimatorModel, k: int, out: Deviations, start: int, count: int) -> None:
     """Write the standard deviations of the meters on the edge into a bus, and of its leaves."""
     bus = at.bus + BUS * k
@@ -107,12 +131,7 @@ def write_deviations(
     n, tied = len(m.parent), len(m.ties.one) > 0
     prepare_root(w, at, m, above, tied, start, count)
     for k in range(n):
-        bus = at.bus + BUS * k
-        if k > 0:
-            up = at.bus + BUS * m.parent[k]
-            cross_covariance(w, bus, up, m.impedance[k], m.transfer[k], m.has_transfer[k], at.scratch)
-        for flow in range(m.first_flow[k + 1] - 1, m.first_flow[k] - 1, -1):
-            flow_psi(w, at.flow + FLOW * flow, bus + COV_VV, bus + COV_VL, bus + COV_LL, at.scratch)
+        carry_psi(w, at, m, k)
         if not tied:
             write_bus(w, at, m, k, out, start, count)
     if tied:

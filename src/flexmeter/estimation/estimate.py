@@ -72,6 +72,7 @@ class Estimate:
     spine_v: ComplexArray
     edge_a: ComplexArray
     aggregate_a: ComplexArray
+    _left_out: FloatArray = field(repr=False)
     _leaf_sigma: FloatArray = field(repr=False)
     _flow_sigma: FloatArray = field(repr=False)
     _head_covariance: FloatArray = field(repr=False)
@@ -195,6 +196,14 @@ class Estimate:
             v = self.spine_v[at] - (self.spine_v[3 * layout.flow_spine[k] + layout.flow_minus[k]] if between else 0.0)
             result[row] = _edge_value(int(layout.flow_kind[k]), v, layout.flow_sign[k] * self.edge_a[at])
         return result[layout.slot]
+
+    @cached_property
+    def left_out(self) -> np.ndarray:
+        """(n_meter, n_scenario) whether a magnitude of a current was not used: nothing tells the current's direction."""
+        layout = self.layout
+        result = np.zeros((layout.n_slot, self.voltage_v.shape[1]), bool)
+        result[layout.flow_row] = self._left_out > 0
+        return np.asarray(result[layout.slot])
 
     @cached_property
     def losses_w(self) -> FloatArray:

@@ -198,7 +198,7 @@ class Estimator:
             voltage_v=node_v,
             sigma_voltage_v=deviations.node,
             objective=solution.objective,
-            degrees_of_freedom=self._degrees(z, reports, observable),
+            degrees_of_freedom=self._degrees(z, reports, observable) - solution.left_out.sum(0).astype(np.int64),
             iterations=solution.iterations,
             head_observable=observable,
             aggregate_covariance=deviations.aggregate.reshape(
@@ -207,6 +207,7 @@ class Estimator:
             spine_v=solution.spine_v,
             edge_a=solution.edge_a,
             aggregate_a=solution.aggregate_a,
+            _left_out=solution.left_out,
             _leaf_sigma=deviations.leaf,
             _flow_sigma=deviations.flow,
             _head_covariance=deviations.head,
@@ -236,6 +237,7 @@ class Estimator:
             iterations=np.empty(n, np.int64),
             objective=np.empty(n),
             helped=np.empty((3, n)),
+            left_out=np.zeros((len(self.layout.flow_row), n)),
         )
 
     def _deviations(self, n_scenario: int) -> Deviations:

@@ -78,6 +78,7 @@ class Fields(NamedTuple):
     iterations: Field
     objective: Field
     helped: Field
+    left_out: Field
     node: Field
     leaf: Field
     flow: Field
@@ -104,6 +105,7 @@ def allocate(sizes: IntArray, columns: IntArray, covariance: bool) -> Fields:
         iterations=field(one, np.int64),
         objective=field(one),
         helped=field(3 * one),
+        left_out=field(flows),
         node=field(nodes, wanted=covariance),
         leaf=field(3 * leaves, wanted=covariance),
         flow=field(flows, wanted=covariance),

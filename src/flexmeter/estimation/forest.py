@@ -198,10 +198,10 @@ class Desk:
         n = z.shape[1]
         report = np.repeat(item.report, n, axis=1) if len(item.report) else NOTHING
         readings = Readings(z, s, report, *head_angles(None, n), NOTHING, NOTHING, NOTHING)
-        spine_v, edge_a, aggregate_a, iterations, objective, helped, *deviations = out
-        solution = Solution(spine_v, edge_a, aggregate_a, iterations[0], objective[0], helped)
+        spine_v, edge_a, aggregate_a, iterations, objective, helped, left_out, *deviations = out
+        solution = Solution(spine_v, edge_a, aggregate_a, iterations[0], objective[0], helped, left_out)
         self._solve(item, readings, solution, Deviations(*deviations), node_v)
-        known[0] = count_known(z, item.free_rows)
+        known[0] = count_known(z, item.free_rows) - left_out.sum(0).astype(np.int64)
         if len(item.phasor_rows):
             known[0] -= (~np.isnan(z[item.phasor_rows])).any(0)  # the turn of the head voltages
 
@@ -264,6 +264,7 @@ class ForestEstimate:
             spine_v=own(fields.spine_v),
             edge_a=own(fields.edge_a),
             aggregate_a=own(fields.aggregate_a),
+            _left_out=own(fields.left_out),
             _leaf_sigma=own(fields.leaf),
             _flow_sigma=own(fields.flow),
             _head_covariance=own(fields.head),

@@ -18,11 +18,12 @@ from flexmeter.estimation.covariance import Wanted
 from flexmeter.estimation.descent import factorise, iterate
 from flexmeter.estimation.deviations import Deviations, write_deviations
 from flexmeter.estimation.flow import FLOW, RHO
-from flexmeter.estimation.intake import Readings, admit_currents, read_flows, read_meters
-from flexmeter.estimation.joint import Joint, sharpen, write_joint
+from flexmeter.estimation.intake import Readings, read_flows, read_meters
+from flexmeter.estimation.joint import Joint, write_joint
 from flexmeter.estimation.leaf import LEAF, B, I
 from flexmeter.estimation.model import EstimatorModel, Places, places
 from flexmeter.estimation.move import move
+from flexmeter.estimation.nonlinear import admit_currents, widen
 from flexmeter.estimation.passes import steps_down
 from flexmeter.estimation.phasor import free_angles
 from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
@@ -51,7 +52,8 @@ class Solution(NamedTuple):
 
     `spine_v` (3 n_spine, n) bus voltages [V]; `edge_a` the currents of their edges (3 n_spine), then of the leaves
     (n_leaf) [A]; `aggregate_a` (3 n_aggregate, n); `iterations` (n,) -1 where not converged; `objective` (n,) J;
-    `helped` (3, n) 1 where a head magnitude was not observable.
+    `helped` (3, n) 1 where a head magnitude was not observable; `left_out` (n_flow, n) 1 where a magnitude of a current
+    does not count, written only where any is read.
     """
 
     spine_v: ComplexArray
@@ -60,6 +62,7 @@ class Solution(NamedTuple):
     iterations: IntArray
     objective: FloatArray
     helped: FloatArray
+    left_out: FloatArray
 
 
 ROUGH = 1e-3
@@ -102,7 +105,7 @@ def estimate_blocks(
             free_angles(w, at, m)
         if m.magnitudes:
             iterate(w, at, m, ROUGH, max_iterations, start, count, solution.iterations, solution.objective)
-            admit_currents(w, at, m)
+            admit_currents(w, at, m, readings.above, solution.left_out, start, count)
         for k in range(count):
             solution.iterations[start + k] = -1
         iterate(w, at, m, tolerance, max_iterations, start, count, solution.iterations, solution.objective)
@@ -116,7 +119,7 @@ def estimate_blocks(
         if deviations.head.shape[1] > 0:
             write_deviations(w, at, m, wanted, readings.above, deviations, start, count)
             if len(m.flow_kind) > 0:
-                sharpen(w, at, m, readings.above, deviations.leaf, start, count)
+                widen(w, at, m, readings.above, deviations, start, count)
 
 
 @routine

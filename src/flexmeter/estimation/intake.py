@@ -105,10 +105,3 @@ def read_flows(w: WorkArray, at: Places, m: EstimatorModel, readings: Readings, 
             store(w, here + KNOWN, known * (0.0 if m.flow_kind[flow] == CURRENT else 1.0))
             store(w, here + READING, where_positive(known, z, 0.0))
             store(w, here + VARIANCE, where_positive(known, deviation * deviation, 0.0))
-
-
-@inlined
-def admit_currents(w: WorkArray, at: Places, m: EstimatorModel) -> None:
-    """Let the magnitudes of currents count as well."""
-    for flow in range(len(m.flow_kind)):
-        store(w, at.flow + FLOW * flow + KNOWN, load(w, at.flow + FLOW * flow + LATER))

@@ -26,8 +26,6 @@ from flexmeter.estimation.response import (
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import FloatArray, IntArray, WorkArray, largest, load, put, store, take, where_positive
 
-DOUBT = 1e-2
-
 
 class Joint(NamedTuple):
     """Which quantities, and where their joint covariance goes.
@@ -75,35 +73,6 @@ def write_joint(
         note_touch(w, at, n, above)
         variance = read_losses(w, at, m) - told_above(w, at, n, n, above, start, count)
         put(joint.losses, 0, start, count, root_of(variance))
-
-
-@routine
-def sharpen(
-    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, sigma: FloatArray, start: int, count: int
-) -> None:
-    """Write the deviations of some forecast P and Q once more: (3 n_leaf, n_scenario) as in `Deviations`.
-
-    Where sharp meters on branches leave little of a forecast's variance, `covariance` has it as a small difference of
-    large numbers. The response to a force does not: it is asked for those below `DOUBT` of their forecast.
-    """
-    again = True
-    for k in range(len(m.parent)):
-        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
-            here = at.leaf + LEAF * leaf
-            for part in range(2):
-                row, limit = 3 * leaf + part, load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
-                before = take(w, sigma, row, start, count)
-                doubt = limit * DOUBT**2 - before * before
-                if largest(where_positive(doubt, doubt, 0.0)) > 0.0:
-                    if again:
-                        factorise(w, at, m)
-                        again = False
-                    clear_sources(w, at, m)
-                    push_leaf(w, at, m, leaf, k, part)
-                    closed_answer(w, at, m)
-                    note_touch(w, at, 0, above)
-                    variance = read_leaf(w, at, m, leaf, k, part) - told_above(w, at, 0, 0, above, start, count)
-                    put(sigma, row, start, count, where_positive(doubt, root_of(variance), before))
 
 
 @inlined

@@ -1,0 +1,267 @@
+"""Where a linear picture of the readings would be wrong with a small sigma, and what is done instead.
+
+- The magnitude of a current says nothing of its direction. It counts only where the other readings tell the direction
+  so well that the circle |J| = const is as good as its tangent (`admit_currents`).
+- Losses tell the square of a current: a power that nothing else tells has two signs, and the sigma of one of them
+  covers neither. Its sigma is then the one without what the losses tell (`cover_both_signs`).
+- A product of voltage and current bends where a wide forecast leaves much of a current open: P, Q and |J| of branches
+  that nothing reads get what their gradients do not show (`bend`).
+- Where little is left of a wide forecast's variance, the covariance has it as a small difference of large numbers;
+  the response to a force does not (`sharpen`).
+"""
+
+from __future__ import annotations
+
+from flexmeter.estimation.aggregate import AGGREGATE
+from flexmeter.estimation.aggregate import CURRENT as AREA_CURRENT
+from flexmeter.estimation.blocks import clear
+from flexmeter.estimation.border import closed_answer
+from flexmeter.estimation.covariance import COV_JJ, COV_JV, COV_VV, cell, leaf_covariance, leaf_sigmas, root_of
+from flexmeter.estimation.descent import factorise
+from flexmeter.estimation.deviations import Deviations, flow_variance, write_covariances
+from flexmeter.estimation.flow import ACTIVE, BENT, CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
+from flexmeter.estimation.joint import note_touch, told_above
+from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, I, Square
+from flexmeter.estimation.model import EstimatorModel, Places
+from flexmeter.estimation.move import keep, restore
+from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT
+from flexmeter.estimation.response import clear_sources, push_flow, push_leaf, read_flow, read_leaf
+from flexmeter.estimation.start import settle_voltages
+from flexmeter.powerflow.compiling import inlined, routine
+from flexmeter.powerflow.lanes import FloatArray, WorkArray, largest, load, put, store, take, where_positive
+
+DIRECTION = 3.0
+"""A current's direction is known if the current is this many times its own standard deviation."""
+BEND = 1.0
+"""The circle may leave its tangent by so many sigmas of the reading, or by the part `FLAT` of the current."""
+FLAT = 1e-3
+SLIGHT = 0.01
+"""What bends less than this part of the variance is left to the gradient."""
+DOUBT = 1e-2
+"""Below this part of a forecast's sigma, the covariance is asked for once more."""
+FOLD = 2.0
+"""The losses decide on a power if without them its sigma would be this many times as large."""
+
+
+@routine
+def without_losses(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
+    """Write the covariances at no load, where losses tell nothing; readings of a current alone do not count."""
+    keep(w, at, m)
+    for leaf in range(len(m.leaf_plus)):
+        clear(w, at.leaf + LEAF * leaf + I, 2)
+    for k in range(len(m.aggregate_bus)):
+        clear(w, at.aggregate + AGGREGATE * k + AREA_CURRENT, 6)
+    for k in range(len(m.parent)):
+        clear(w, at.bus + BUS * k + BUS_J, 6)
+        clear(w, at.bus + BUS * k + BUS_SHUNT, 6)
+    for flow in range(len(m.flow_kind)):
+        if m.flow_kind[flow] == CURRENT or m.flow_kind[flow] == CURRENT_ANGLE:
+            store(w, at.flow + FLOW * flow + KNOWN, 0.0)
+    settle_voltages(w, at, m)
+    factorise(w, at, m)
+    write_covariances(w, at, m, above, start, count)
+    restore(w, at, m)
+
+
+@routine
+def admit_currents(
+    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, left_out: FloatArray, start: int, count: int
+) -> None:
+    """Let those magnitudes of currents count whose direction the others tell; note (1) which do not."""
+    without_losses(w, at, m, above, start, count)
+    for k in range(len(m.parent)):
+        bus = at.bus + BUS * k
+        spread = at.head_joint + 36 if k == 0 else bus + COV_JJ
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here, phase = at.flow + FLOW * flow, m.flow_phase[flow]
+            store(w, here + KNOWN, load(w, here + LATER))
+            if m.flow_kind[flow] == CURRENT:
+                c = cell(w, spread, phase, phase)
+                re, im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
+                square = re * re + im * im
+                known = where_positive(square - DIRECTION**2 * (c[0] + c[3]), load(w, here + LATER), 0.0)
+                across = c[0] * im * im - (c[1] + c[2]) * re * im + c[3] * re * re  # variance, times the square
+                limit = load(w, here + VARIANCE) * BEND**2 + square * FLAT**2
+                known = where_positive(limit * 4.0 * square * square * square - across * across, known, 0.0)
+                store(w, here + KNOWN, known)
+            put(left_out, flow, start, count, load(w, here + LATER) - load(w, here + KNOWN))
+
+
+@inlined
+def widest_forecast(w: WorkArray, at: Places, m: EstimatorModel) -> float:
+    """Return the largest variance of a forecast power that takes part [W^2, var^2]."""
+    widest = 0.0
+    for leaf in range(len(m.leaf_plus)):
+        here = at.leaf + LEAF * leaf
+        for part in range(2):
+            variance = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
+            widest = where_positive(variance - widest, variance, widest)
+    return widest
+
+
+@inlined
+def current_with_voltage(w: WorkArray, at: Places, m: EstimatorModel, k: int, phase: int) -> Square:
+    """Return the covariance of the current of a phase of the edge into bus k with its voltage there."""
+    if k == 0:
+        return cell(w, at.head_joint, phase, phase)
+    bus = at.bus + BUS * k
+    c = cell(w, bus + COV_JV, phase, phase)  # V = T V_parent - Z J
+    for i in range(6):
+        one, two = load(w, bus + COV_JJ + 12 * phase + i), load(w, bus + COV_JJ + 12 * phase + 6 + i)
+        x, y = m.impedance[k, 2 * phase, i], m.impedance[k, 2 * phase + 1, i]
+        c = (c[0] - one * x, c[1] - one * y, c[2] - two * x, c[3] - two * y)
+    return c
+
+
+@inlined
+def product_variance(v: Square, j: Square, jv: Square) -> float:
+    """Return the mean square of v . j for deviations v and j with these covariances: Gaussian fourth moments."""
+    mean = jv[0] + jv[3]
+    both = v[0] * j[0] + v[1] * j[1] + v[2] * j[2] + v[3] * j[3]
+    return mean * mean + both + jv[0] * jv[0] + 2.0 * jv[1] * jv[2] + jv[3] * jv[3]
+
+
+@inlined
+def bent_variance(w: WorkArray, at: Places, m: EstimatorModel, k: int, flow: int) -> float:
+    """Return the mean square of what the gradient of P, Q or |J| of an edge does not show."""
+    bus, phase = at.bus + BUS * k, m.flow_phase[flow]
+    j = cell(w, at.head_joint + 36 if k == 0 else bus + COV_JJ, phase, phase)
+    if m.flow_kind[flow] == CURRENT:
+        re, im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
+        square = re * re + im * im
+        across = (j[0] * im * im - (j[1] + j[2]) * re * im + j[3] * re * re) / square
+        bent = 0.75 * across / square  # |J + across| = |J| + across^2 / (2 |J|), but at most |J| + |across|
+        return across * where_positive(1.0 - bent, bent, 1.0)
+    jv, v = current_with_voltage(w, at, m, k, phase), cell(w, bus + COV_VV, phase, phase)
+    if m.flow_kind[flow] == REACTIVE:
+        j, jv = (j[3], -j[2], -j[1], j[0]), (-jv[2], -jv[3], jv[0], jv[1])
+    return product_variance(v, j, jv)
+
+
+@inlined
+def bend(w: WorkArray, at: Places, m: EstimatorModel, out: FloatArray, start: int, count: int) -> None:
+    """Note of P, Q, |J| of edges what their gradients do not show, and add it to the deviation of those without reading."""
+    for k in range(len(m.parent)):
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here = at.flow + FLOW * flow
+            store(w, here + BENT, 0.0)
+            if m.flow_kind[flow] <= CURRENT:
+                s, known, bent = take(w, out, flow, start, count), load(w, here + KNOWN), bent_variance(w, at, m, k, flow)
+                least = where_positive(known, load(w, here + VARIANCE), s * s) * SLIGHT
+                bent = where_positive(bent - least, bent, 0.0)
+                store(w, here + BENT, bent)
+                put(out, flow, start, count, root_of(s * s + bent * (1.0 - known)))
+
+
+@routine
+def bent_readings(w: WorkArray, at: Places, m: EstimatorModel) -> float:
+    """Return what the bends of all readings of edges add to the variance of what the last answer was for.
+
+    A reading moves it by its covariance with the reading over the reading's variance.
+    """
+    total = 0.0
+    for k in range(len(m.parent)):
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here = at.flow + FLOW * flow
+            bent, variance = load(w, here + BENT) * load(w, here + KNOWN), load(w, here + VARIANCE)
+            if largest(bent) > 0.0:
+                gain = read_flow(w, at, flow, k) / where_positive(variance, variance, 1.0)
+                total = total + where_positive(variance, gain * gain * bent, 0.0)
+    return total
+
+
+@routine
+def widen(
+    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, out: Deviations, start: int, count: int
+) -> None:
+    """Write the deviations once more of what wide forecasts make nonlinear; factor and covariances are lost."""
+    limit = widest_forecast(w, at, m) * DOUBT**2
+    if largest(limit) > 0.0:
+        bend(w, at, m, out.flow, start, count)
+        sharpen(w, at, m, above, out, limit, start, count)
+        cover_both_signs(w, at, m, above, out, limit, start, count)
+
+
+@routine
+def sharpen(
+    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, out: Deviations, limit: float, start: int,
+    count: int,
+) -> None:  # fmt: skip
+    """Write the deviations of P and Q at loads, P, Q, |J| of edges once more where they are far below a forecast's."""
+    factorise(w, at, m)
+    for k in range(len(m.parent)):
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            for part in range(2):
+                row, here = 3 * leaf + part, at.leaf + LEAF * leaf
+                before = take(w, out.leaf, row, start, count)
+                own = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part) * DOUBT**2
+                doubt = own - before * before
+                if largest(where_positive(doubt, doubt, 0.0)) > 0.0:
+                    clear_sources(w, at, m)
+                    push_leaf(w, at, m, leaf, k, part)
+                    closed_answer(w, at, m)
+                    note_touch(w, at, 0, above)
+                    variance = read_leaf(w, at, m, leaf, k, part) - told_above(w, at, 0, 0, above, start, count)
+                    put(out.leaf, row, start, count, where_positive(doubt, root_of(variance), before))
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            if m.flow_kind[flow] <= CURRENT:
+                before, here = take(w, out.flow, flow, start, count), at.flow + FLOW * flow
+                scale = m.nominal[k] if m.flow_kind[flow] == CURRENT else 1.0
+                doubt = limit - before * before * scale * scale
+                if largest(where_positive(doubt, doubt, 0.0)) > 0.0:
+                    clear_sources(w, at, m)
+                    push_flow(w, at, flow, k)
+                    closed_answer(w, at, m)
+                    note_touch(w, at, 0, above)
+                    variance = read_flow(w, at, flow, k) - told_above(w, at, 0, 0, above, start, count)
+                    bent = (load(w, here + BENT) + bent_readings(w, at, m)) * (1.0 - load(w, here + KNOWN))
+                    variance = where_positive(-variance, 0.0, variance) + bent
+                    put(out.flow, flow, start, count, where_positive(doubt, root_of(variance), before))
+
+
+@inlined
+def is_sharp(w: WorkArray, at: Places, m: EstimatorModel, sigma: FloatArray, start: int, count: int) -> float:
+    """Return > 0 where readings tell of a forecast power much more than the forecast."""
+    found = 0.0
+    for leaf in range(len(m.leaf_plus)):
+        here = at.leaf + LEAF * leaf
+        for part in range(2):
+            own = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
+            s = take(w, sigma, 3 * leaf + part, start, count)
+            found = where_positive(own - s * s * FOLD**2, 1.0, found)
+    return found
+
+
+@routine
+def cover_both_signs(
+    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, out: Deviations, limit: float, start: int,
+    count: int,
+) -> None:  # fmt: skip
+    """Write the deviation at no load of powers without a reading, where it is much larger; the factor is lost."""
+    if not largest(is_sharp(w, at, m, out.leaf, start, count)) > 0.0:
+        return
+    without_losses(w, at, m, above, start, count)
+    for k in range(len(m.parent)):
+        bus = at.bus + BUS * k
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            here, plus, minus = at.leaf + LEAF * leaf, m.leaf_plus[leaf], m.leaf_minus[leaf]
+            leaf_covariance(w, here, bus, plus, minus)
+            p, q, _ = leaf_sigmas(w, here, bus, m.leaf_z[leaf], plus, minus)
+            for part in range(2):
+                own = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
+                put_wider(w, out.leaf, 3 * leaf + part, p if part == 0 else q, own * DOUBT**2, own, start, count)
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            if m.flow_kind[flow] == ACTIVE or m.flow_kind[flow] == REACTIVE:
+                here = at.flow + FLOW * flow
+                s = root_of(flow_variance(w, at, m, k, here, at.head_joint, at.head_joint + 36))
+                put_wider(w, out.flow, flow, s, limit, 1.0 - load(w, here + LATER), start, count)
+
+
+@inlined
+def put_wider(
+    w: WorkArray, out: FloatArray, row: int, sigma: float, noise: float, forecast: float, start: int, count: int
+) -> None:
+    """Replace a deviation of what has no reading (forecast > 0) by one much larger, unless that is only rounding."""
+    before = take(w, out, row, start, count)
+    wider = where_positive(sigma - before * FOLD, forecast, 0.0)
+    put(out, row, start, count, where_positive(sigma * sigma - noise, where_positive(wider, sigma, before), before))
