@@ -5,7 +5,7 @@ from __future__ import annotations
 from flexmeter.estimation.aggregate import AGGREGATE, aggregate_objective
 from flexmeter.estimation.border import close_ties, factor_border
 from flexmeter.estimation.flow import FLOW, flow_misfit
-from flexmeter.estimation.leaf import LEAF, SHARE, SOFT, leaf_objective, leaf_violation
+from flexmeter.estimation.leaf import DI, LAST, LEAF, SHARE, SOFT, leaf_objective, leaf_violation, pair, put_pair
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.move import keep, move, restore
 from flexmeter.estimation.passes import messages_up, steps_down
@@ -137,16 +137,30 @@ def damped_step(w: WorkArray, at: Places, m: EstimatorModel, step: float, before
 
 
 @inlined
-def next_damping(damping: float, halved: float, slow: float) -> float:
-    """Return more damping after a step that was halved (> 0) or not much smaller than the last (> 0), else less.
+def turn(w: WorkArray, at: Places, m: EstimatorModel) -> float:
+    """Return > 0 if the steps of loads with a forecast go on as the last ones, < 0 if they go back; keep the steps."""
+    along = 0.0
+    for leaf in range(len(m.leaf_plus)):
+        here = at.leaf + LEAF * leaf
+        step, last = pair(w, here + DI), pair(w, here + LAST)
+        soft = load(w, here + SOFT) + load(w, here + SOFT + 1)
+        along = along + where_positive(soft, step[0] * last[0] + step[1] * last[1], 0.0)
+        put_pair(w, here + LAST, step)
+    return along
+
+
+@inlined
+def next_damping(damping: float, halved: float, slow: float, along: float) -> float:
+    """Return more damping after a step that was halved (> 0), or went back (along < 0) and was not much shorter
+    (slow > 0) than the last; less if it went on.
 
     Where meters are sharp and forecasts wide, J curves more than its linearised meters say: steps overshoot along what
     only the forecasts hold, to and fro or until they are halved. Halving would slow everything; a damping of the
     forecasts (K. Levenberg 1944, doi:10.1090/qam/10666) leaves the metered directions their full step.
     """
-    easier = damping * 0.5
-    easier = where_positive(slow, where_positive(easier - 1.0, easier, 1.0), easier)
-    after = where_positive(halved, damping * 2.0 + 1.0, easier)
+    more, less = damping * 2.0 + 1.0, damping * 0.5
+    after = where_positive(along, less, where_positive(slow, more, damping))
+    after = where_positive(halved, more, after)
     return where_positive(after - 0.05, after, 0.0)
 
 
@@ -173,12 +187,13 @@ def iterate(
     for iteration in range(1, max_iterations + 1):
         factorise(w, at, m)
         find_step(w, at, m)
+        along = turn(w, at, m) if len(m.flow_kind) > 0 else after
         step, moved, after = damped_step(w, at, m, active, after)
         full = where_positive(step - 0.75, moved, 0.0)
         left = where_positive(full * last, moved * moved * CAUTION / last, moved)
         left = where_positive(moved - left, left, moved) * (1.0 + damping)
         before, slow = damping, where_positive(last, moved - last * SLOW, 0.0)
-        damping = next_damping(damping, active * 0.99 - step, slow)
+        damping = next_damping(damping, active * 0.99 - step, slow, along)
         if largest(before + damping) > 0.0:
             hold(w, at, m, damping)
         last = full

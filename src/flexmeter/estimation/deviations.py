@@ -147,12 +147,16 @@ def write_deviations(
         current_covariance(w, a, r, bus + COV_VV, bus + COV_VL, bus + COV_LL, one, two, three)
         write_nine(w, bus + BUS_V, here + CURRENT, bus + COV_VV, a, r, one, out.aggregate, 81 * k, start, count)
     for node in range(len(wanted.node_spine)):
-        k, edge, phase = wanted.node_spine[node], wanted.node_edge[node], wanted.node_phase[node]
-        bus, x = at.bus + BUS * k, wanted.node_x[node]
-        if edge < 0:
-            value = spine_node_sigma(w, bus, phase)
-        elif edge < n:
-            value = edge_node_sigma(w, at.bus + BUS * edge, bus, phase, x, at.scratch)
-        else:
-            value = leaf_node_sigma(w, at.leaf + LEAF * (edge - n), bus, phase, x[0])
-        put(out.node, node, start, count, value)
+        put(out.node, node, start, count, node_sigma(w, at, m, wanted, node))
+
+
+@routine
+def node_sigma(w: WorkArray, at: Places, m: EstimatorModel, wanted: Wanted, node: int) -> float:
+    """Return the standard deviation of |V| of a node, from the covariances of buses and edges."""
+    k, edge, phase = wanted.node_spine[node], wanted.node_edge[node], wanted.node_phase[node]
+    bus, n, x = at.bus + BUS * k, len(m.parent), wanted.node_x[node]
+    if edge < 0:
+        return spine_node_sigma(w, bus, phase)
+    if edge < n:
+        return edge_node_sigma(w, at.bus + BUS * edge, bus, phase, x, at.scratch)
+    return leaf_node_sigma(w, at.leaf + LEAF * (edge - n), bus, phase, x[0])

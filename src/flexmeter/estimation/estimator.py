@@ -141,7 +141,7 @@ class Estimator:
         losses: bool = False,
         start: Estimate | None = None,
         tolerance_pu: float = 1e-9,
-        max_iterations: int = 100,
+        max_iterations: int = 200,
         threads: int = 1,
         check: bool = True,
     ) -> Estimate:

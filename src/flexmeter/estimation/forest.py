@@ -101,7 +101,7 @@ class Forest:
         *,
         covariance: bool = True,
         tolerance_pu: float = 1e-9,
-        max_iterations: int = 100,
+        max_iterations: int = 200,
         threads: int = 1,
         check: bool = True,
     ) -> ForestEstimate:

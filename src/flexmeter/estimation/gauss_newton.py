@@ -119,7 +119,7 @@ def estimate_blocks(
         if deviations.head.shape[1] > 0:
             write_deviations(w, at, m, wanted, readings.above, deviations, start, count)
             if len(m.flow_kind) > 0:
-                widen(w, at, m, readings.above, deviations, start, count)
+                widen(w, at, m, wanted, readings.above, deviations, start, count)
 
 
 @routine

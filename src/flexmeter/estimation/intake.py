@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flexmeter.estimation.aggregate import AGGREGATE, STEP, Z_V, read_report
 from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.flow import CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, READING, VARIANCE
-from flexmeter.estimation.leaf import DV, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, SHARE, SOFT, WEIGHT
+from flexmeter.estimation.leaf import DV, LAST, LEAF, MAGNITUDE, POWER, POWER_VARIANCE, SHARE, SOFT, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_DJ, BUS_DV
 from flexmeter.powerflow.compiling import inlined, routine
@@ -56,6 +56,7 @@ def read_meters(w: WorkArray, at: Places, m: EstimatorModel, readings: Readings,
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             here = at.leaf + LEAF * leaf
             clear(w, here + DV, 4)
+            clear(w, here + LAST, 2)
             missing = NAN
             p, sp, q, sq = missing, missing, missing, missing
             if m.row_p[leaf] >= 0:

@@ -25,9 +25,10 @@ V, I = 6, 8  # noqa: E741
 M, A, R, B, L, ETA = 10, 14, 18, 22, 24, 28
 DV, DI = 30, 32
 BASE = 34
-SOFT, SHARE = 38, 40
-LEAF = 42
-"""SOFT: whether P and Q are forecasts (1 or 0), SHARE: what part of its step each may take, see `descent.hold`."""
+SOFT, SHARE, LAST = 38, 40, 42
+LEAF = 44
+"""SOFT: whether P and Q are forecasts (1 or 0), SHARE: what part of its step each may take, see `descent.hold`, LAST:
+the step of the current before this one."""
 
 
 @inlined

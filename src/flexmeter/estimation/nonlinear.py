@@ -16,9 +16,9 @@ from flexmeter.estimation.aggregate import AGGREGATE
 from flexmeter.estimation.aggregate import CURRENT as AREA_CURRENT
 from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.border import closed_answer
-from flexmeter.estimation.covariance import COV_JJ, COV_JV, COV_VV, cell, leaf_covariance, leaf_sigmas, root_of
+from flexmeter.estimation.covariance import COV_JJ, COV_JV, COV_VV, Wanted, cell, leaf_covariance, leaf_sigmas, root_of
 from flexmeter.estimation.descent import factorise
-from flexmeter.estimation.deviations import Deviations, flow_variance, write_covariances
+from flexmeter.estimation.deviations import Deviations, flow_variance, node_sigma, write_covariances
 from flexmeter.estimation.flow import ACTIVE, BENT, CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
 from flexmeter.estimation.joint import note_touch, told_above
 from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, I, Square
@@ -39,7 +39,7 @@ SLIGHT = 0.01
 """What bends less than this part of the variance is left to the gradient."""
 DOUBT = 1e-2
 """Below this part of a forecast's sigma, the covariance is asked for once more."""
-FOLD = 2.0
+FOLD, FAR = 1.25, 2.0
 """The losses decide on a power if without them its sigma would be this many times as large."""
 
 
@@ -172,14 +172,15 @@ def bent_readings(w: WorkArray, at: Places, m: EstimatorModel) -> float:
 
 @routine
 def widen(
-    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, out: Deviations, start: int, count: int
-) -> None:
+    w: WorkArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, out: Deviations, start: int,
+    count: int,
+) -> None:  # fmt: skip
     """Write the deviations once more of what wide forecasts make nonlinear; factor and covariances are lost."""
     limit = widest_forecast(w, at, m) * DOUBT**2
     if largest(limit) > 0.0:
         bend(w, at, m, out.flow, start, count)
         sharpen(w, at, m, above, out, limit, start, count)
-        cover_both_signs(w, at, m, above, out, limit, start, count)
+        cover_both_signs(w, at, m, wanted, above, out, limit, start, count)
 
 
 @routine
@@ -234,13 +235,14 @@ def is_sharp(w: WorkArray, at: Places, m: EstimatorModel, sigma: FloatArray, sta
 
 @routine
 def cover_both_signs(
-    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, out: Deviations, limit: float, start: int,
-    count: int,
+    w: WorkArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, out: Deviations, limit: float,
+    start: int, count: int,
 ) -> None:  # fmt: skip
     """Write the deviation at no load of powers without a reading, where it is much larger; the factor is lost."""
     if not largest(is_sharp(w, at, m, out.leaf, start, count)) > 0.0:
         return
     without_losses(w, at, m, above, start, count)
+    folded = 0.0
     for k in range(len(m.parent)):
         bus = at.bus + BUS * k
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
@@ -249,12 +251,23 @@ def cover_both_signs(
             p, q, _ = leaf_sigmas(w, here, bus, m.leaf_z[leaf], plus, minus)
             for part in range(2):
                 own = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
-                put_wider(w, out.leaf, 3 * leaf + part, p if part == 0 else q, own * DOUBT**2, own, start, count)
+                wider, row, noise = p if part == 0 else q, 3 * leaf + part, own * DOUBT**2
+                before = take(w, out.leaf, row, start, count)
+                far = where_positive(wider - before * FAR, own, 0.0)
+                folded = where_positive(wider * wider - noise, where_positive(far, 1.0, folded), folded)
+                put_wider(w, out.leaf, row, wider, noise, own, start, count)
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             if m.flow_kind[flow] == ACTIVE or m.flow_kind[flow] == REACTIVE:
                 here = at.flow + FLOW * flow
                 s = root_of(flow_variance(w, at, m, k, here, at.head_joint, at.head_joint + 36))
                 put_wider(w, out.flow, flow, s, limit, 1.0 - load(w, here + LATER), start, count)
+    for k in range(len(m.parent)):
+        for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
+            here, plus, minus = at.leaf + LEAF * leaf, m.leaf_plus[leaf], m.leaf_minus[leaf]
+            _, _, v = leaf_sigmas(w, here, at.bus + BUS * k, m.leaf_z[leaf], plus, minus)
+            put_wider(w, out.leaf, 3 * leaf + 2, v, 0.0, folded, start, count)
+    for node in range(len(wanted.node_spine)):
+        put_wider(w, out.node, node, node_sigma(w, at, m, wanted, node), 0.0, folded, start, count)
 
 
 @inlined
