@@ -4,6 +4,7 @@
   so well that the circle |J| = const is as good as its tangent (`admit_currents`).
 - Losses tell the square of a current: a power that nothing else tells has two signs, and the sigma of one of them
   covers neither. Its sigma is then the one without what the losses tell (`cover_both_signs`).
+- Losses tell of a voltage no reading tells, but badly and of more than one: it gets the prior (`hold_untold`).
 - A product of voltage and current bends where a wide forecast leaves much of a current open: P, Q and |J| of branches
   that nothing reads get what their gradients do not show (`bend`).
 - Where little is left of a wide forecast's variance, the covariance has it as a small difference of large numbers;
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from flexmeter.estimation.aggregate import AGGREGATE
 from flexmeter.estimation.aggregate import CURRENT as AREA_CURRENT
-from flexmeter.estimation.blocks import clear
+from flexmeter.estimation.blocks import clear, copy
 from flexmeter.estimation.border import closed_answer
 from flexmeter.estimation.covariance import COV_JJ, COV_JV, COV_VV, Wanted, cell, leaf_covariance, leaf_sigmas, root_of
 from flexmeter.estimation.descent import factorise
@@ -26,6 +27,7 @@ from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.move import keep, restore
 from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT
 from flexmeter.estimation.response import clear_sources, push_flow, push_leaf, read_flow, read_leaf
+from flexmeter.estimation.root import ROOT_PRIOR, ROOT_UNTOLD
 from flexmeter.estimation.start import settle_voltages
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import FloatArray, WorkArray, largest, load, put, store, take, where_positive
@@ -43,9 +45,9 @@ FOLD, FAR = 1.25, 2.0
 """The losses decide on a power if without them its sigma would be this many times as large."""
 
 
-@routine
-def without_losses(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
-    """Write the covariances at no load, where losses tell nothing; readings of a current alone do not count."""
+@inlined
+def factorise_unloaded(w: WorkArray, at: Places, m: EstimatorModel) -> None:
+    """Factorise at no load, where losses tell nothing; readings of a current alone do not count."""
     keep(w, at, m)
     for leaf in range(len(m.leaf_plus)):
         clear(w, at.leaf + LEAF * leaf + I, 2)
@@ -59,8 +61,24 @@ def without_losses(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArra
             store(w, at.flow + FLOW * flow + KNOWN, 0.0)
     settle_voltages(w, at, m)
     factorise(w, at, m)
-    write_covariances(w, at, m, above, start, count)
     restore(w, at, m)
+    for flow in range(len(m.flow_kind)):
+        if m.flow_kind[flow] == CURRENT_ANGLE:
+            store(w, at.flow + FLOW * flow + KNOWN, load(w, at.flow + FLOW * flow + LATER))
+
+
+@routine
+def hold_untold(w: WorkArray, at: Places, m: EstimatorModel) -> None:
+    """Note which head magnitudes only losses would tell: they get the prior."""
+    factorise_unloaded(w, at, m)
+    copy(w, at.root + ROOT_UNTOLD, at.root + ROOT_PRIOR, 3)
+
+
+@routine
+def covariances_unloaded(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
+    """Write the covariances at no load."""
+    factorise_unloaded(w, at, m)
+    write_covariances(w, at, m, above, start, count)
 
 
 @routine
@@ -68,13 +86,12 @@ def admit_currents(
     w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, left_out: FloatArray, start: int, count: int
 ) -> None:
     """Let those magnitudes of currents count whose direction the others tell; note (1) which do not."""
-    without_losses(w, at, m, above, start, count)
+    covariances_unloaded(w, at, m, above, start, count)
     for k in range(len(m.parent)):
         bus = at.bus + BUS * k
         spread = at.head_joint + 36 if k == 0 else bus + COV_JJ
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             here, phase = at.flow + FLOW * flow, m.flow_phase[flow]
-            store(w, here + KNOWN, load(w, here + LATER))
             if m.flow_kind[flow] == CURRENT:
                 c = cell(w, spread, phase, phase)
                 re, im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
@@ -241,7 +258,7 @@ def cover_both_signs(
     """Write the deviation at no load of powers without a reading, where it is much larger; the factor is lost."""
     if not largest(is_sharp(w, at, m, out.leaf, start, count)) > 0.0:
         return
-    without_losses(w, at, m, above, start, count)
+    covariances_unloaded(w, at, m, above, start, count)
     folded = 0.0
     for k in range(len(m.parent)):
         bus = at.bus + BUS * k

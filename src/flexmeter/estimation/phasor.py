@@ -51,7 +51,7 @@ from flexmeter.estimation.places import (
     WIDE_HALF,
     WIDE_PSI,
 )
-from flexmeter.estimation.root import ROOT_ANGLE, ROOT_BASIS, ROOT_PRIOR, pull, set_basis, with_prior
+from flexmeter.estimation.root import ROOT_ANGLE, ROOT_BASIS, ROOT_PRIOR, ROOT_UNTOLD, pull, set_basis, with_prior
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import WorkArray, lane, load, square_root, store, where_positive, width, with_lane
 
@@ -195,9 +195,9 @@ def solve_wide_root(w: WorkArray, at: Places, nominal: float, symmetry: int) -> 
     write_columns(w, at)
     write_gain(w, at)
     for k in range(3):
-        store(w, at.root + ROOT_PRIOR + k, eliminate(w, at.wide, k, nominal))
+        store(w, at.root + ROOT_PRIOR + k, eliminate(w, at.wide, k, nominal, at.root + ROOT_UNTOLD))
     for k in range(3, 6):
-        eliminate(w, at.wide, k, 0.0)
+        eliminate(w, at.wide, k, 0.0, at.root + ROOT_UNTOLD)
     if symmetry == 2:  # columns of zeros: their prior holds numbers that nothing looks at
         store(w, at.root + ROOT_PRIOR + 1, load(w, at.root + ROOT_PRIOR))
         store(w, at.root + ROOT_PRIOR + 2, load(w, at.root + ROOT_PRIOR))
@@ -245,12 +245,12 @@ def write_gain(w: WorkArray, at: Places) -> None:
 
 
 @inlined
-def eliminate(w: WorkArray, wide: int, k: int, nominal: float) -> float:
+def eliminate(w: WorkArray, wide: int, k: int, nominal: float, untold: int) -> float:
     """Take one direction through the inversion of the gain; return whether it needed the prior (magnitudes only)."""
     gain = wide + WIDE_GAIN
     pivot, helped = load(w, gain + 7 * k), 0.0
     if nominal > 0.0:
-        pivot, helped = with_prior(pivot, nominal)
+        pivot, helped = with_prior(pivot, nominal, load(w, untold + k))
     inverse = where_positive(pivot - load(w, wide + WIDE_DIAGONAL + k) * HELD, 1.0 / pivot, 0.0)
     for i in range(6):
         if i != k:

@@ -3,7 +3,8 @@
 In general a (6x3) holds the unit vectors of the given angles: m are the magnitudes. Without zero sequence the columns
 are freed from theirs, a_p - (a_0 + a_1 + a_2) / 3: m are then a positive and any negative sequence. A balanced source
 has one unknown, a_0 + a_1 + a_2. A component on which nothing below says anything (its pivot is worse than `WORST` of
-nominal) takes the nominal voltage with `PRIOR` as pseudo-measurement and is reported as not observable.
+nominal) takes the nominal voltage with `PRIOR` as pseudo-measurement and is reported as not observable; so does one of
+which only losses tell (`nonlinear.hold_untold`): they would let it go anywhere.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from flexmeter.powerflow.lanes import WorkArray, load, store, where_positive
 WORST = 1.0
 PRIOR = 0.1
 
-ROOT_ANGLE, ROOT_INVERSE, ROOT_STEP, ROOT_PRIOR, ROOT_BASIS, ROOT_HALF = 0, 6, 12, 15, 18, 36
-ROOT = 54
+ROOT_ANGLE, ROOT_INVERSE, ROOT_STEP, ROOT_PRIOR, ROOT_BASIS, ROOT_HALF, ROOT_UNTOLD = 0, 6, 12, 15, 18, 36, 54
+ROOT = 57
 """Items of the root: unit vectors of the angles (6), (a'La)^-1 as 00 10 11 20 21 22 (6), dm (3), whether the prior was
-needed (3), a column by column (18), L a (18)."""
+needed (3), a column by column (18), L a (18), whether only losses tell (3)."""
 
 
 @inlined
@@ -67,9 +68,9 @@ def force(w: WorkArray, bus: int, root: int, i: int) -> float:
 
 
 @inlined
-def with_prior(pivot: float, nominal: float) -> tuple[float, float]:
+def with_prior(pivot: float, nominal: float, untold: float) -> tuple[float, float]:
     """Return the pivot, and whether it had to be helped by the prior (1 or 0)."""
-    helped = where_positive(pivot - 1.0 / (WORST * nominal) ** 2, 0.0, 1.0)
+    helped = where_positive(pivot - 1.0 / (WORST * nominal) ** 2, untold, 1.0)
     return pivot + helped * (1.0 / (PRIOR * nominal) ** 2), helped
 
 
@@ -97,12 +98,14 @@ def prior_objective(w: WorkArray, bus: int, root: int, nominal: float, symmetry:
 def solve_root(w: WorkArray, bus: int, root: int, nominal: float, symmetry: int) -> None:
     """Write the root's step (dV, dJ, lambda = 0) and the inverse of a'La."""
     apply_information(w, bus, root)
-    d0, h0 = with_prior(projected(w, root, 0, 0), nominal)
+    untold = root + ROOT_UNTOLD
+    d0, h0 = with_prior(projected(w, root, 0, 0), nominal, load(w, untold))
     l10 = projected(w, root, 1, 0) / d0
     l20 = projected(w, root, 2, 0) / d0
-    d1, h1 = with_prior(projected(w, root, 1, 1) - l10 * l10 * d0, nominal)
+    d1, h1 = with_prior(projected(w, root, 1, 1) - l10 * l10 * d0, nominal, load(w, untold + 1))
     l21 = (projected(w, root, 2, 1) - l20 * l10 * d0) / d1
-    d2, h2 = with_prior(projected(w, root, 2, 2) - l20 * l20 * d0 - l21 * l21 * d1, nominal)
+    rest = projected(w, root, 2, 2) - l20 * l20 * d0 - l21 * l21 * d1
+    d2, h2 = with_prior(rest, nominal, load(w, untold + 2))
     if symmetry == 2:  # columns of zeros: their prior holds numbers that nothing looks at
         h1 = h2 = h0
     store(w, root + ROOT_PRIOR, h0)

@@ -8,7 +8,7 @@ from flexmeter.estimation.intake import Readings
 from flexmeter.estimation.leaf import LEAF, POWER, I, V, add_pair, pair
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT, BUS_V
-from flexmeter.estimation.root import ROOT_ANGLE, set_basis
+from flexmeter.estimation.root import ROOT_ANGLE, ROOT_UNTOLD, set_basis
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import WorkArray, load, store, take, where_positive
 
@@ -54,6 +54,7 @@ def start_voltages(
         store(w, at.bus + BUS_V + 2 * phase, re * size * m.nominal[0])
         store(w, at.bus + BUS_V + 2 * phase + 1, im * size * m.nominal[0])
     set_basis(w, at.root, m.symmetry)
+    clear(w, at.root + ROOT_UNTOLD, 3)
     for k in range(1, len(m.parent)):
         follow(w, at, m, k, BUS_V, at.bus + BUS * m.parent[k] + BUS_V)
 
