@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from flexmeter.estimation.aggregate import AGGREGATE
 from flexmeter.estimation.aggregate import CURRENT as AREA_CURRENT
-from flexmeter.estimation.blocks import clear, copy
+from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.border import closed_answer
 from flexmeter.estimation.covariance import COV_JJ, COV_JV, COV_VV, Wanted, cell, leaf_covariance, leaf_sigmas, root_of
 from flexmeter.estimation.descent import factorise
@@ -32,6 +32,8 @@ from flexmeter.estimation.start import settle_voltages
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import FloatArray, WorkArray, largest, load, put, store, take, where_positive
 
+STIFF = 1e4
+"""Held means with a hundredth of the prior's sigma."""
 DIRECTION = 3.0
 """A current's direction is known if the current is this many times its own standard deviation."""
 BEND = 1.0
@@ -68,10 +70,22 @@ def factorise_unloaded(w: WorkArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def hold_untold(w: WorkArray, at: Places, m: EstimatorModel) -> None:
-    """Note which head magnitudes only losses would tell: they get the prior."""
+def hold_untold(w: WorkArray, at: Places, m: EstimatorModel) -> bool:
+    """Hold the head magnitudes which only losses would tell at nominal; return whether there are any."""
     factorise_unloaded(w, at, m)
-    copy(w, at.root + ROOT_UNTOLD, at.root + ROOT_PRIOR, 3)
+    some = 0.0
+    for k in range(3):
+        untold = load(w, at.root + ROOT_PRIOR + k)
+        store(w, at.root + ROOT_UNTOLD + k, untold * STIFF)
+        some = some + untold
+    return largest(some) > 0.0
+
+
+@inlined
+def release_untold(w: WorkArray, at: Places) -> None:
+    """Give them the prior: once the powers are about right, losses have one voltage to tell of."""
+    for k in range(3):
+        store(w, at.root + ROOT_UNTOLD + k, load(w, at.root + ROOT_UNTOLD + k) * (1.0 / STIFF))
 
 
 @routine
@@ -239,8 +253,8 @@ def sharpen(
 
 @inlined
 def is_sharp(w: WorkArray, at: Places, m: EstimatorModel, sigma: FloatArray, start: int, count: int) -> float:
-    """Return > 0 where readings tell of a forecast power much more than the forecast."""
-    found = 0.0
+    """Return > 0 where readings tell of a forecast power much more than the forecast, or of a voltage nothing."""
+    found = load(w, at.root + ROOT_UNTOLD) + load(w, at.root + ROOT_UNTOLD + 1) + load(w, at.root + ROOT_UNTOLD + 2)
     for leaf in range(len(m.leaf_plus)):
         here = at.leaf + LEAF * leaf
         for part in range(2):
@@ -259,7 +273,7 @@ def cover_both_signs(
     if not largest(is_sharp(w, at, m, out.leaf, start, count)) > 0.0:
         return
     covariances_unloaded(w, at, m, above, start, count)
-    folded = 0.0
+    folded = load(w, at.root + ROOT_UNTOLD) + load(w, at.root + ROOT_UNTOLD + 1) + load(w, at.root + ROOT_UNTOLD + 2)
     for k in range(len(m.parent)):
         bus = at.bus + BUS * k
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):

@@ -13,7 +13,7 @@ from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DJ, BUS_DV, BUS_ETA, B
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import WorkArray, load, store, where_positive
 
-WORST = 1.0
+WORST = 0.2
 PRIOR = 0.1
 
 ROOT_ANGLE, ROOT_INVERSE, ROOT_STEP, ROOT_PRIOR, ROOT_BASIS, ROOT_HALF, ROOT_UNTOLD = 0, 6, 12, 15, 18, 36, 54
