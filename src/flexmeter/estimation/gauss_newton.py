@@ -23,13 +23,14 @@ from flexmeter.estimation.joint import Joint, write_joint
 from flexmeter.estimation.leaf import LEAF, B, I
 from flexmeter.estimation.model import EstimatorModel, Places, places
 from flexmeter.estimation.move import move
-from flexmeter.estimation.nonlinear import admit_currents, hold_untold, release_untold, widen
 from flexmeter.estimation.passes import steps_down
 from flexmeter.estimation.phasor import free_angles
 from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
 from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
+from flexmeter.estimation.unloaded import admit_currents, hold_untold, release_untold
+from flexmeter.estimation.widening import widen
 from flexmeter.powerflow.compiling import inlined, kernel, routine
 from flexmeter.powerflow.lanes import (
     LANES,
