@@ -27,7 +27,7 @@ H_V, H_J, G, H, RHO, INVERSE, READING, VARIANCE, KNOWN, LATER, BENT = 0, 6, 12, 
 FLOW = 31
 """Items of a meter: H_V, H_J, g, h (6 each), rho, 1/S, reading, its variance, whether it counts (1 or 0), whether there
 is a reading at all (a current's magnitude says nothing of its direction and may have to stay out), and the variance of
-what is read that its gradient does not show."""
+what is read that its gradient does not show (during the rough estimate: of the reading alone)."""
 
 
 @inlined

@@ -29,7 +29,7 @@ from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
 from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
-from flexmeter.estimation.unloaded import admit_currents, hold_untold, release_untold
+from flexmeter.estimation.unloaded import admit_currents, set_losses_aside, take_losses_back
 from flexmeter.estimation.widening import widen
 from flexmeter.powerflow.compiling import inlined, kernel, routine
 from flexmeter.powerflow.lanes import (
@@ -104,10 +104,10 @@ def estimate_blocks(
             start_ties(w, at, m)
         if m.phasors:
             free_angles(w, at, m)
-        untold = len(m.flow_kind) > 0 and hold_untold(w, at, m)
-        if untold or m.magnitudes:
-            iterate(w, at, m, ROUGH, max_iterations, start, count, solution.iterations, solution.objective)
-            release_untold(w, at)
+        if len(m.flow_kind) > 0:
+            if set_losses_aside(w, at, m, readings.above, start, count) or m.magnitudes:
+                iterate(w, at, m, ROUGH, max_iterations, start, count, solution.iterations, solution.objective)
+            take_losses_back(w, at, m)
         if m.magnitudes:
             admit_currents(w, at, m, readings.above, solution.left_out, start, count)
         for k in range(count):

@@ -3,19 +3,22 @@
 - The magnitude of a current says nothing of its direction. It counts only where the other readings tell the direction
   so well that the circle |J| = const is as good as its tangent (`admit_currents`). The losses are not asked: they tell
   the square of a current, and a covariance linearised on one side of zero takes that for its direction.
-- Losses tell of a voltage that no reading tells, but badly and of more than one: it gets the prior (`hold_untold`).
+- Losses tell of a voltage that no reading tells, but badly and of more than one: it gets the prior.
+- They tell of a power, but not its sign: the first, rough estimate listens little to them (`set_losses_aside`), and the
+  iteration proper starts on the right side.
 """
 
 from __future__ import annotations
 
 from flexmeter.estimation.aggregate import AGGREGATE
 from flexmeter.estimation.aggregate import CURRENT as AREA_CURRENT
+from flexmeter.estimation.bends import bent_variance
 from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.covariance import COV_JJ, cell
 from flexmeter.estimation.descent import factorise
 from flexmeter.estimation.deviations import write_covariances
-from flexmeter.estimation.flow import CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, VARIANCE
-from flexmeter.estimation.leaf import LEAF, I
+from flexmeter.estimation.flow import BENT, CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
+from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, I
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.move import keep, restore
 from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT
@@ -28,6 +31,8 @@ STIFF = 1e4
 """Held means with a hundredth of the prior's sigma."""
 DIRECTION = 3.0
 """A current's direction is known if the current is this many times its own standard deviation."""
+SLIGHT = 0.01
+"""What bends less than this part of the variance is left to the gradient."""
 BEND, FLAT = 1.0, 1e-3
 """The circle may leave its tangent by so many sigmas of the reading, or by this part of the current."""
 
@@ -55,34 +60,69 @@ def factorise_unloaded(w: WorkArray, at: Places, m: EstimatorModel) -> None:
 
 
 @routine
-def hold_untold(w: WorkArray, at: Places, m: EstimatorModel) -> bool:
-    """Hold the head magnitudes which only losses would tell at nominal; return whether there are any."""
-    factorise_unloaded(w, at, m)
-    for k in range(3):
-        store(w, at.root + ROOT_UNTOLD + k, load(w, at.root + ROOT_PRIOR + k) * STIFF)
-    return largest(untold_voltages(w, at)) > 0.0
-
-
-@inlined
-def untold_voltages(w: WorkArray, at: Places) -> float:
-    """Return > 0 where only losses would tell of a head voltage."""
-    return load(w, at.root + ROOT_UNTOLD) + load(w, at.root + ROOT_UNTOLD + 1) + load(w, at.root + ROOT_UNTOLD + 2)
-
-
-@inlined
-def release_untold(w: WorkArray, at: Places) -> None:
-    """Give them the prior: once the powers are about right, losses have one voltage to tell of."""
-    for k in range(3):
-        store(w, at.root + ROOT_UNTOLD + k, load(w, at.root + ROOT_UNTOLD + k) * (1.0 / STIFF))
-
-
-@routine
 def covariances_unloaded(
     w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int
 ) -> None:
     """Write the covariances at no load."""
     factorise_unloaded(w, at, m)
     write_covariances(w, at, m, above, start, count)
+
+
+@inlined
+def widest_forecast(w: WorkArray, at: Places, m: EstimatorModel) -> float:
+    """Return the largest variance of a forecast power that takes part [W^2, var^2]."""
+    widest = 0.0
+    for leaf in range(len(m.leaf_plus)):
+        here = at.leaf + LEAF * leaf
+        for part in range(2):
+            variance = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
+            widest = where_positive(variance - widest, variance, widest)
+    return widest
+
+
+@routine
+def set_losses_aside(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> bool:
+    """Prepare an estimate that listens little to losses; return whether it is another than without.
+
+    Head magnitudes which only losses would tell are held at nominal; P and Q of edges where a wide forecast bends them
+    get the variance of the bend in addition.
+    """
+    wide = largest(widest_forecast(w, at, m)) > 0.0
+    if wide:
+        covariances_unloaded(w, at, m, above, start, count)
+    else:
+        factorise_unloaded(w, at, m)
+    bends = 0.0
+    for k in range(3):
+        untold = load(w, at.root + ROOT_PRIOR + k)
+        store(w, at.root + ROOT_UNTOLD + k, untold * STIFF)
+        bends = bends + untold
+    for k in range(len(m.parent)):
+        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
+            here = at.flow + FLOW * flow
+            variance = load(w, here + VARIANCE)
+            store(w, here + BENT, variance)
+            if wide and m.flow_kind[flow] <= REACTIVE:
+                bent = bent_variance(w, at, m, k, flow) * load(w, here + KNOWN)
+                bent = where_positive(bent - variance * SLIGHT, bent, 0.0)
+                store(w, here + VARIANCE, variance + bent)
+                bends = where_positive(bent, 1.0, bends)
+    return largest(bends) > 0.0
+
+
+@inlined
+def take_losses_back(w: WorkArray, at: Places, m: EstimatorModel) -> None:
+    """Give all readings their own variance, and voltages that only losses tell the prior."""
+    for k in range(3):
+        store(w, at.root + ROOT_UNTOLD + k, load(w, at.root + ROOT_UNTOLD + k) * (1.0 / STIFF))
+    for flow in range(len(m.flow_kind)):
+        store(w, at.flow + FLOW * flow + VARIANCE, load(w, at.flow + FLOW * flow + BENT))
+
+
+@inlined
+def untold_voltages(w: WorkArray, at: Places) -> float:
+    """Return > 0 where only losses would tell of a head voltage."""
+    return load(w, at.root + ROOT_UNTOLD) + load(w, at.root + ROOT_UNTOLD + 1) + load(w, at.root + ROOT_UNTOLD + 2)
 
 
 @routine

@@ -10,78 +10,26 @@
 
 from __future__ import annotations
 
+from flexmeter.estimation.bends import bent_variance
 from flexmeter.estimation.border import closed_answer
-from flexmeter.estimation.covariance import COV_JJ, COV_JV, COV_VV, Wanted, cell, leaf_covariance, leaf_sigmas, root_of
+from flexmeter.estimation.covariance import Wanted, leaf_covariance, leaf_sigmas, root_of
 from flexmeter.estimation.descent import factorise
 from flexmeter.estimation.deviations import Deviations, flow_variance, node_sigma
-from flexmeter.estimation.flow import ACTIVE, BENT, CURRENT, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
+from flexmeter.estimation.flow import BENT, CURRENT, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
 from flexmeter.estimation.joint import note_touch, told_above
-from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, WEIGHT, Square
+from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
-from flexmeter.estimation.places import BUS, BUS_J
+from flexmeter.estimation.places import BUS
 from flexmeter.estimation.response import clear_sources, push_flow, push_leaf, read_flow, read_leaf
-from flexmeter.estimation.unloaded import covariances_unloaded, untold_voltages
+from flexmeter.estimation.unloaded import SLIGHT, covariances_unloaded, untold_voltages, widest_forecast
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import FloatArray, WorkArray, largest, load, put, store, take, where_positive
 
-SLIGHT = 0.01
-"""What bends less than this part of the variance is left to the gradient."""
 DOUBT = 1e-2
 """Below this part of a forecast's sigma, the covariance is asked for once more."""
 FOLD, FAR = 1.25, 2.0
 """Losses tell of a quantity if without them its sigma is this many times as large; of voltages as well, once one power
 is told by losses so much that only one sign of it can be meant."""
-
-
-@inlined
-def widest_forecast(w: WorkArray, at: Places, m: EstimatorModel) -> float:
-    """Return the largest variance of a forecast power that takes part [W^2, var^2]."""
-    widest = 0.0
-    for leaf in range(len(m.leaf_plus)):
-        here = at.leaf + LEAF * leaf
-        for part in range(2):
-            variance = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
-            widest = where_positive(variance - widest, variance, widest)
-    return widest
-
-
-@inlined
-def current_with_voltage(w: WorkArray, at: Places, m: EstimatorModel, k: int, phase: int) -> Square:
-    """Return the covariance of the current of a phase of the edge into bus k with its voltage there."""
-    if k == 0:
-        return cell(w, at.head_joint, phase, phase)
-    bus = at.bus + BUS * k
-    c = cell(w, bus + COV_JV, phase, phase)  # V = T V_parent - Z J
-    for i in range(6):
-        one, two = load(w, bus + COV_JJ + 12 * phase + i), load(w, bus + COV_JJ + 12 * phase + 6 + i)
-        x, y = m.impedance[k, 2 * phase, i], m.impedance[k, 2 * phase + 1, i]
-        c = (c[0] - one * x, c[1] - one * y, c[2] - two * x, c[3] - two * y)
-    return c
-
-
-@inlined
-def product_variance(v: Square, j: Square, jv: Square) -> float:
-    """Return the mean square of v . j for deviations v and j with these covariances: Gaussian fourth moments."""
-    mean = jv[0] + jv[3]
-    both = v[0] * j[0] + v[1] * j[1] + v[2] * j[2] + v[3] * j[3]
-    return mean * mean + both + jv[0] * jv[0] + 2.0 * jv[1] * jv[2] + jv[3] * jv[3]
-
-
-@inlined
-def bent_variance(w: WorkArray, at: Places, m: EstimatorModel, k: int, flow: int) -> float:
-    """Return the mean square of what the gradient of P, Q or |J| of an edge does not show."""
-    bus, phase = at.bus + BUS * k, m.flow_phase[flow]
-    j = cell(w, at.head_joint + 36 if k == 0 else bus + COV_JJ, phase, phase)
-    if m.flow_kind[flow] == CURRENT:
-        re, im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
-        square = re * re + im * im
-        across = (j[0] * im * im - (j[1] + j[2]) * re * im + j[3] * re * re) / square
-        bent = 0.75 * across / square  # |J + across| = |J| + across^2 / (2 |J|), but at most |J| + |across|
-        return across * where_positive(1.0 - bent, bent, 1.0)
-    jv, v = current_with_voltage(w, at, m, k, phase), cell(w, bus + COV_VV, phase, phase)
-    if m.flow_kind[flow] == REACTIVE:
-        j, jv = (j[3], -j[2], -j[1], j[0]), (-jv[2], -jv[3], jv[0], jv[1])
-    return product_variance(v, j, jv)
 
 
 @inlined
@@ -204,7 +152,7 @@ def cover_folds(
                 folded = where_positive(wider * wider - noise, where_positive(far, 1.0, folded), folded)
                 put_wider(w, out.leaf, row, wider, noise, own, start, count)
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
-            if m.flow_kind[flow] == ACTIVE or m.flow_kind[flow] == REACTIVE:
+            if m.flow_kind[flow] <= REACTIVE:
                 here = at.flow + FLOW * flow
                 s = root_of(flow_variance(w, at, m, k, here, at.head_joint, at.head_joint + 36))
                 put_wider(w, out.flow, flow, s, limit, 1.0 - load(w, here + LATER), start, count)

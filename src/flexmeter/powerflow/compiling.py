@@ -16,9 +16,9 @@ Function = TypeVar("Function", bound=Callable[..., object])
 PARTS = {
     "powerflow": ("branches", "compiling", "lanes", "sweep", "vectors"),
     "estimation": (
-        "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
-        "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor", "places", "response",
-        "root", "rows", "six", "start", "ties", "unloaded", "widening",
+        "aggregate", "bends", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow",
+        "gauss_newton", "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor",
+        "places", "response", "root", "rows", "six", "start", "ties", "unloaded", "widening",
     ),
     "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip
