@@ -12,6 +12,24 @@ from flexmeter.powerflow.lanes import WorkArray, load, where_positive
 
 
 @inlined
+def current_block(w: WorkArray, at: Places, k: int, phase: int) -> Square:
+    """Return the covariance of the current of a phase of the edge into bus k."""
+    return cell(w, at.head_joint + 36 if k == 0 else at.bus + BUS * k + COV_JJ, phase, phase)
+
+
+@inlined
+def current_variances(w: WorkArray, place: int, c: Square) -> tuple[float, float, float]:
+    """Return the variances of a current along its direction and across, and its square."""
+    re, im = load(w, place), load(w, place + 1)
+    square, mixed = re * re + im * im, (c[1] + c[2]) * re * im
+    return (
+        (c[0] * re * re + mixed + c[3] * im * im) / square,
+        (c[0] * im * im - mixed + c[3] * re * re) / square,
+        square,
+    )
+
+
+@inlined
 def current_with_voltage(w: WorkArray, at: Places, m: EstimatorModel, k: int, phase: int) -> Square:
     """Return the covariance of the current of a phase of the edge into bus k with its voltage there."""
     if k == 0:
@@ -37,11 +55,9 @@ def product_variance(v: Square, j: Square, jv: Square) -> float:
 def bent_variance(w: WorkArray, at: Places, m: EstimatorModel, k: int, flow: int) -> float:
     """Return the mean square of what the gradient of P, Q or |J| of an edge does not show."""
     bus, phase = at.bus + BUS * k, m.flow_phase[flow]
-    j = cell(w, at.head_joint + 36 if k == 0 else bus + COV_JJ, phase, phase)
+    j = current_block(w, at, k, phase)
     if m.flow_kind[flow] == CURRENT:
-        re, im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
-        square = re * re + im * im
-        across = (j[0] * im * im - (j[1] + j[2]) * re * im + j[3] * re * re) / square
+        _, across, square = current_variances(w, bus + BUS_J + 2 * phase, j)
         bent = 0.75 * across / square  # |J + across| = |J| + across^2 / (2 |J|), but at most |J| + |across|
         return across * where_positive(1.0 - bent, bent, 1.0)
     jv, v = current_with_voltage(w, at, m, k, phase), cell(w, bus + COV_VV, phase, phase)

@@ -23,11 +23,12 @@ VOLTAGE_REAL, VOLTAGE_IMAGINARY, VOLTAGE_ANGLE = 6, 7, 8
 PHASOR = CURRENT_REAL
 """Kinds from this one on know an angle."""
 SMALLEST_A = 1e-9
-H_V, H_J, G, H, RHO, INVERSE, READING, VARIANCE, KNOWN, LATER, BENT = 0, 6, 12, 18, 24, 25, 26, 27, 28, 29, 30
-FLOW = 31
+H_V, H_J, G, H, RHO, INVERSE, READING, VARIANCE, KNOWN, LATER, BENT, KEPT = 0, 6, 12, 18, 24, 25, 26, 27, 28, 29, 30, 31
+FLOW = 32
 """Items of a meter: H_V, H_J, g, h (6 each), rho, 1/S, reading, its variance, whether it counts (1 or 0), whether there
 is a reading at all (a current's magnitude says nothing of its direction and may have to stay out), and the variance of
-what is read that its gradient does not show (during the rough estimate: of the reading alone)."""
+what is read that its gradient does not show (during the rough estimate: of the reading alone), whether it
+counts apart from what is being asked at no load."""
 
 
 @inlined

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from flexmeter.estimation.aggregate import AGGREGATE
 from flexmeter.estimation.aggregate import CURRENT as AREA_CURRENT
-from flexmeter.estimation.bends import bent_variance
+from flexmeter.estimation.bends import bent_variance, current_block, current_variances
 from flexmeter.estimation.blocks import clear
-from flexmeter.estimation.covariance import COV_JJ, cell
 from flexmeter.estimation.descent import factorise
 from flexmeter.estimation.deviations import write_covariances
-from flexmeter.estimation.flow import BENT, CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
+from flexmeter.estimation.flow import BENT, CURRENT, CURRENT_ANGLE, FLOW, KEPT, KNOWN, LATER, REACTIVE, VARIANCE
 from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, I
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.move import keep, restore
@@ -49,14 +48,15 @@ def factorise_unloaded(w: WorkArray, at: Places, m: EstimatorModel) -> None:
         clear(w, at.bus + BUS * k + BUS_J, 6)
         clear(w, at.bus + BUS * k + BUS_SHUNT, 6)
     for flow in range(len(m.flow_kind)):
+        here = at.flow + FLOW * flow
+        store(w, here + KEPT, load(w, here + KNOWN))
         if m.flow_kind[flow] == CURRENT or m.flow_kind[flow] == CURRENT_ANGLE:
-            store(w, at.flow + FLOW * flow + KNOWN, 0.0)
+            store(w, here + KNOWN, 0.0)
     settle_voltages(w, at, m)
     factorise(w, at, m)
     restore(w, at, m)
     for flow in range(len(m.flow_kind)):
-        if m.flow_kind[flow] == CURRENT_ANGLE:
-            store(w, at.flow + FLOW * flow + KNOWN, load(w, at.flow + FLOW * flow + LATER))
+        store(w, at.flow + FLOW * flow + KNOWN, load(w, at.flow + FLOW * flow + KEPT))
 
 
 @routine
@@ -132,17 +132,12 @@ def admit_currents(
     """Let those magnitudes of currents count whose direction the others tell; note (1) which do not."""
     covariances_unloaded(w, at, m, above, start, count)
     for k in range(len(m.parent)):
-        bus = at.bus + BUS * k
-        spread = at.head_joint + 36 if k == 0 else bus + COV_JJ
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             here, phase = at.flow + FLOW * flow, m.flow_phase[flow]
             if m.flow_kind[flow] == CURRENT:
-                c = cell(w, spread, phase, phase)
-                re, im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
-                square = re * re + im * im
-                known = where_positive(square - DIRECTION**2 * (c[0] + c[3]), load(w, here + LATER), 0.0)
-                across = c[0] * im * im - (c[1] + c[2]) * re * im + c[3] * re * re  # variance, times the square
+                spread = current_block(w, at, k, phase)
+                along, across, square = current_variances(w, at.bus + BUS * k + BUS_J + 2 * phase, spread)
+                known = where_positive(square - DIRECTION**2 * (along + across), load(w, here + LATER), 0.0)
                 limit = load(w, here + VARIANCE) * BEND**2 + square * FLAT**2
-                known = where_positive(limit * 4.0 * square * square * square - across * across, known, 0.0)
-                store(w, here + KNOWN, known)
+                store(w, here + KNOWN, where_positive(limit * 4.0 * square - across * across, known, 0.0))
             put(left_out, flow, start, count, load(w, here + LATER) - load(w, here + KNOWN))

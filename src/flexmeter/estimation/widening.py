@@ -10,16 +10,16 @@
 
 from __future__ import annotations
 
-from flexmeter.estimation.bends import bent_variance
+from flexmeter.estimation.bends import bent_variance, current_block, current_variances
 from flexmeter.estimation.border import closed_answer
 from flexmeter.estimation.covariance import Wanted, leaf_covariance, leaf_sigmas, root_of
 from flexmeter.estimation.descent import factorise
 from flexmeter.estimation.deviations import Deviations, flow_variance, node_sigma
-from flexmeter.estimation.flow import BENT, CURRENT, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
+from flexmeter.estimation.flow import BENT, CURRENT, FLOW, KNOWN, VARIANCE
 from flexmeter.estimation.joint import note_touch, told_above
 from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
-from flexmeter.estimation.places import BUS
+from flexmeter.estimation.places import BUS, BUS_J
 from flexmeter.estimation.response import clear_sources, push_flow, push_leaf, read_flow, read_leaf
 from flexmeter.estimation.unloaded import SLIGHT, covariances_unloaded, untold_voltages, widest_forecast
 from flexmeter.powerflow.compiling import inlined, routine
@@ -152,10 +152,15 @@ def cover_folds(
                 folded = where_positive(wider * wider - noise, where_positive(far, 1.0, folded), folded)
                 put_wider(w, out.leaf, row, wider, noise, own, start, count)
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
-            if m.flow_kind[flow] <= REACTIVE:
-                here = at.flow + FLOW * flow
-                s = root_of(flow_variance(w, at, m, k, here, at.head_joint, at.head_joint + 36))
-                put_wider(w, out.flow, flow, s, limit, 1.0 - load(w, here + LATER), start, count)
+            here, noise = at.flow + FLOW * flow, limit
+            if m.flow_kind[flow] <= CURRENT:
+                if m.flow_kind[flow] == CURRENT:
+                    place, noise = bus + BUS_J + 2 * m.flow_phase[flow], limit / m.nominal[k] ** 2
+                    variance, _, _ = current_variances(w, place, current_block(w, at, k, m.flow_phase[flow]))
+                    variance = variance + bent_variance(w, at, m, k, flow)
+                else:
+                    variance = flow_variance(w, at, m, k, here, at.head_joint, at.head_joint + 36)
+                put_wider(w, out.flow, flow, root_of(variance), noise, 1.0 - load(w, here + KNOWN), start, count)
     for k in range(len(m.parent)):
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             here, plus, minus = at.leaf + LEAF * leaf, m.leaf_plus[leaf], m.leaf_minus[leaf]
