@@ -3,7 +3,7 @@
 Numba optimises every function and makes machine code of it, and optimises it again in each function that calls it, and
 in those that call these; a kernel of three hundred functions spends most of its compile time so. Here a function that
 only kernels call stays as numba translates it, and the kernel takes in all of them at once
-(docs/decisions/016-kernels-in-one-piece.md).
+(docs/decisions/015-kernels-in-one-piece.md).
 
 This stands on parts of numba that it does not promise to keep: `compiling` asks for it with one version only.
 """
