@@ -160,6 +160,7 @@ class Summary:
     objective: list[float] = field(default_factory=list)
     degrees_of_freedom: list[int] = field(default_factory=list)
     suspicious: int = 0
+    left_out: int = 0
     not_converged: list[str] = field(default_factory=list)
     unobservable: list[str] = field(default_factory=list)
     losses_w: list[float] = field(default_factory=list)
@@ -213,6 +214,7 @@ def _count(summary: Summary, result: Estimate, scenarios: tuple[str, ...], share
     summary.degrees_of_freedom += freedom.tolist()
     summary.losses_w += result.losses_w[done].tolist()
     summary.suspicious += int((result.objective[done] > chi2.ppf(0.99, np.maximum(freedom, 1))).sum())
+    summary.left_out += int(result.left_out[:, done].sum())
     summary.iterations = max(summary.iterations, int(result.iterations.max()))
     share = result.sigma_voltage_v[:, done] / result.network.nominal_v[result.network.node_bus][:, None]
     shares.append(float(np.nanmean(share)))
@@ -263,6 +265,7 @@ def _print(name: str, summary: Summary, as_json: bool) -> None:
             "objective": objective,
             "degrees_of_freedom": freedom,
             "suspicious_scenarios": summary.suspicious,
+            "currents_left_out": summary.left_out,
             "not_converged": summary.not_converged,
             "unobservable": summary.unobservable,
             "sigma_voltage_pu": {"mean": summary.sigma_mean_pu, "max": summary.sigma_max_pu},
@@ -277,6 +280,11 @@ def _print(name: str, summary: Summary, as_json: bool) -> None:
             ("scenarios", f"{summary.scenarios}, {summary.readings} readings"),
             *([("not converged", _some(summary.not_converged))] if summary.not_converged else []),
             *([("not observable", _some(summary.unobservable))] if summary.unobservable else []),
+            *(
+                [("left out", f"{summary.left_out} currents whose direction no other reading tells")]
+                if summary.left_out
+                else []
+            ),
             ("objective J", f"mean {objective:.4g}"),
             ("degrees of freedom", f"mean {freedom:.4g}"),
             ("chi-square", f"{summary.suspicious} of {count} scenarios above the 99 % limit"),

@@ -151,8 +151,9 @@ def turn(w: WorkArray, at: Places, m: EstimatorModel) -> float:
 
 @inlined
 def next_damping(damping: float, halved: float, slow: float, along: float) -> float:
-    """Return more damping after a step that was halved (> 0), or went back (along < 0) and was not much shorter
-    (slow > 0) than the last; less if it went on.
+    """Return more damping after a step that was halved (> 0) or went back, less after one that went on (along > 0).
+
+    One that went back and was much shorter than the last (slow = 0) changes nothing.
 
     Where meters are sharp and forecasts wide, J curves more than its linearised meters say: steps overshoot along what
     only the forecasts hold, to and fro or until they are halved. Halving would slow everything; a damping of the

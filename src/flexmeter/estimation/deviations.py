@@ -94,9 +94,7 @@ def carry_psi(w: WorkArray, at: Places, m: EstimatorModel, k: int) -> None:
 
 
 @routine
-def write_covariances(
-    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int
-) -> None:
+def write_covariances(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
     """Write the covariances of all buses and edges over the last factor."""
     tied = len(m.ties.one) > 0
     prepare_root(w, at, m, above, tied, start, count)

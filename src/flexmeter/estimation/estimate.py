@@ -199,7 +199,7 @@ class Estimate:
 
     @cached_property
     def left_out(self) -> np.ndarray:
-        """(n_meter, n_scenario) whether a magnitude of a current was not used: nothing tells the current's direction."""
+        """(n_meter, n_scenario) whether a magnitude of a current was not used: nothing tells its direction."""
         layout = self.layout
         result = np.zeros((layout.n_slot, self.voltage_v.shape[1]), bool)
         result[layout.flow_row] = self._left_out > 0

@@ -23,13 +23,14 @@ from flexmeter.estimation.joint import Joint, write_joint
 from flexmeter.estimation.leaf import LEAF, B, I
 from flexmeter.estimation.model import EstimatorModel, Places, places
 from flexmeter.estimation.move import move
-from flexmeter.estimation.nonlinear import admit_currents, hold_untold, widen
 from flexmeter.estimation.passes import steps_down
 from flexmeter.estimation.phasor import free_angles
 from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
 from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
+from flexmeter.estimation.unloaded import admit_currents, hold_untold, release_untold
+from flexmeter.estimation.widening import widen
 from flexmeter.powerflow.compiling import inlined, kernel, routine
 from flexmeter.powerflow.lanes import (
     LANES,
@@ -103,10 +104,11 @@ def estimate_blocks(
             start_ties(w, at, m)
         if m.phasors:
             free_angles(w, at, m)
-        if len(m.flow_kind) > 0:
-            hold_untold(w, at, m)
-        if m.magnitudes:
+        untold = len(m.flow_kind) > 0 and hold_untold(w, at, m)
+        if untold or m.magnitudes:
             iterate(w, at, m, ROUGH, max_iterations, start, count, solution.iterations, solution.objective)
+            release_untold(w, at)
+        if m.magnitudes:
             admit_currents(w, at, m, readings.above, solution.left_out, start, count)
         for k in range(count):
             solution.iterations[start + k] = -1

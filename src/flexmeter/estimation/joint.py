@@ -11,8 +11,6 @@ from typing import NamedTuple
 from flexmeter.estimation.border import closed_answer, read_head
 from flexmeter.estimation.correction import ANSWER, PRECISION
 from flexmeter.estimation.covariance import root_of
-from flexmeter.estimation.descent import factorise
-from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.response import (
     clear_sources,
@@ -24,7 +22,7 @@ from flexmeter.estimation.response import (
     read_losses,
 )
 from flexmeter.powerflow.compiling import inlined, routine
-from flexmeter.powerflow.lanes import FloatArray, IntArray, WorkArray, largest, load, put, store, take, where_positive
+from flexmeter.powerflow.lanes import FloatArray, IntArray, WorkArray, load, put, store, take
 
 
 class Joint(NamedTuple):

@@ -103,7 +103,8 @@ def residuals(estimate: Estimate, meters: Sequence[Meter], value: ArrayLike, sig
     Notes
     -----
     Powers read once per customer have next to no redundancy; S then measures how much voltages know of them. A reading
-    given as exact (sigma 0) is critical. Scenarios that did not converge give nan.
+    given as exact (sigma 0) is critical. Scenarios that did not converge give nan, and so do
+    magnitudes of currents that were left out.
     """
     fitted = estimate.fitted
     z, s = (np.asarray(item, float) for item in (value, sigma))
@@ -116,7 +117,7 @@ def residuals(estimate: Estimate, meters: Sequence[Meter], value: ArrayLike, sig
         text = "no standard deviations in the estimate, expected one made with covariance=True"
         raise MeasurementError([Finding("residual", (), "estimate", text)], estimate.network.name)
     s = np.broadcast_to(s, z.shape)
-    known = ~np.isnan(z) & estimate.converged
+    known = ~np.isnan(z) & estimate.converged & ~estimate.left_out
     with np.errstate(invalid="ignore", divide="ignore"):
         visible = np.where(s > 0, 1 - (sigma_fitted / s) ** 2, 0.0)
     return Residuals(

@@ -4,7 +4,7 @@ In general a (6x3) holds the unit vectors of the given angles: m are the magnitu
 are freed from theirs, a_p - (a_0 + a_1 + a_2) / 3: m are then a positive and any negative sequence. A balanced source
 has one unknown, a_0 + a_1 + a_2. A component on which nothing below says anything (its pivot is worse than `WORST` of
 nominal) takes the nominal voltage with `PRIOR` as pseudo-measurement and is reported as not observable; so does one of
-which only losses tell (`nonlinear.hold_untold`): they would let it go anywhere.
+which only losses tell (`unloaded.hold_untold`): they would let it go anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flexmeter.estimation.places import BUS_A, BUS_B, BUS_DJ, BUS_DV, BUS_ETA, B
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import WorkArray, load, store, where_positive
 
-WORST = 1.0
+WORST = 0.2
 PRIOR = 0.1
 
 ROOT_ANGLE, ROOT_INVERSE, ROOT_STEP, ROOT_PRIOR, ROOT_BASIS, ROOT_HALF, ROOT_UNTOLD = 0, 6, 12, 15, 18, 36, 54

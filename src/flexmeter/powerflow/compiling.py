@@ -18,8 +18,8 @@ PARTS = {
     "powerflow": ("branches", "compiling", "lanes", "linking", "sweep", "vectors"),
     "estimation": (
         "aggregate", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow", "gauss_newton",
-        "intake", "joint", "leaf", "measurements", "message", "model", "move", "nonlinear", "passes", "phasor",
-        "places", "response", "root", "rows", "six", "start", "ties",
+        "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor", "places", "response",
+        "root", "rows", "six", "start", "ties", "unloaded", "widening",
     ),
     "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip

@@ -1,10 +1,7 @@
-"""Where a linear picture of the readings would be wrong with a small sigma, and what is done instead.
+"""Standard deviations once more where forecasts are wide: what the linear picture of the readings does not show.
 
-- The magnitude of a current says nothing of its direction. It counts only where the other readings tell the direction
-  so well that the circle |J| = const is as good as its tangent (`admit_currents`).
 - Losses tell the square of a current: a power that nothing else tells has two signs, and the sigma of one of them
-  covers neither. Its sigma is then the one without what the losses tell (`cover_both_signs`).
-- Losses tell of a voltage no reading tells, but badly and of more than one: it gets the prior (`hold_untold`).
+  covers neither. Its sigma, and those of the voltages, are then the ones without what the losses tell (`cover_folds`).
 - A product of voltage and current bends where a wide forecast leaves much of a current open: P, Q and |J| of branches
   that nothing reads get what their gradients do not show (`bend`).
 - Where little is left of a wide forecast's variance, the covariance has it as a small difference of large numbers;
@@ -13,95 +10,27 @@
 
 from __future__ import annotations
 
-from flexmeter.estimation.aggregate import AGGREGATE
-from flexmeter.estimation.aggregate import CURRENT as AREA_CURRENT
-from flexmeter.estimation.blocks import clear, copy
 from flexmeter.estimation.border import closed_answer
 from flexmeter.estimation.covariance import COV_JJ, COV_JV, COV_VV, Wanted, cell, leaf_covariance, leaf_sigmas, root_of
 from flexmeter.estimation.descent import factorise
-from flexmeter.estimation.deviations import Deviations, flow_variance, node_sigma, write_covariances
-from flexmeter.estimation.flow import ACTIVE, BENT, CURRENT, CURRENT_ANGLE, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
+from flexmeter.estimation.deviations import Deviations, flow_variance, node_sigma
+from flexmeter.estimation.flow import ACTIVE, BENT, CURRENT, FLOW, KNOWN, LATER, REACTIVE, VARIANCE
 from flexmeter.estimation.joint import note_touch, told_above
-from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, I, Square
+from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, WEIGHT, Square
 from flexmeter.estimation.model import EstimatorModel, Places
-from flexmeter.estimation.move import keep, restore
-from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT
+from flexmeter.estimation.places import BUS, BUS_J
 from flexmeter.estimation.response import clear_sources, push_flow, push_leaf, read_flow, read_leaf
-from flexmeter.estimation.root import ROOT_PRIOR, ROOT_UNTOLD
-from flexmeter.estimation.start import settle_voltages
+from flexmeter.estimation.unloaded import covariances_unloaded, untold_voltages
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import FloatArray, WorkArray, largest, load, put, store, take, where_positive
 
-DIRECTION = 3.0
-"""A current's direction is known if the current is this many times its own standard deviation."""
-BEND = 1.0
-"""The circle may leave its tangent by so many sigmas of the reading, or by the part `FLAT` of the current."""
-FLAT = 1e-3
 SLIGHT = 0.01
 """What bends less than this part of the variance is left to the gradient."""
 DOUBT = 1e-2
 """Below this part of a forecast's sigma, the covariance is asked for once more."""
 FOLD, FAR = 1.25, 2.0
-"""The losses decide on a power if without them its sigma would be this many times as large."""
-
-
-@inlined
-def factorise_unloaded(w: WorkArray, at: Places, m: EstimatorModel) -> None:
-    """Factorise at no load, where losses tell nothing; readings of a current alone do not count."""
-    keep(w, at, m)
-    for leaf in range(len(m.leaf_plus)):
-        clear(w, at.leaf + LEAF * leaf + I, 2)
-    for k in range(len(m.aggregate_bus)):
-        clear(w, at.aggregate + AGGREGATE * k + AREA_CURRENT, 6)
-    for k in range(len(m.parent)):
-        clear(w, at.bus + BUS * k + BUS_J, 6)
-        clear(w, at.bus + BUS * k + BUS_SHUNT, 6)
-    for flow in range(len(m.flow_kind)):
-        if m.flow_kind[flow] == CURRENT or m.flow_kind[flow] == CURRENT_ANGLE:
-            store(w, at.flow + FLOW * flow + KNOWN, 0.0)
-    settle_voltages(w, at, m)
-    factorise(w, at, m)
-    restore(w, at, m)
-    for flow in range(len(m.flow_kind)):
-        if m.flow_kind[flow] == CURRENT_ANGLE:
-            store(w, at.flow + FLOW * flow + KNOWN, load(w, at.flow + FLOW * flow + LATER))
-
-
-@routine
-def hold_untold(w: WorkArray, at: Places, m: EstimatorModel) -> None:
-    """Note which head magnitudes only losses would tell: they get the prior."""
-    factorise_unloaded(w, at, m)
-    copy(w, at.root + ROOT_UNTOLD, at.root + ROOT_PRIOR, 3)
-
-
-@routine
-def covariances_unloaded(w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, start: int, count: int) -> None:
-    """Write the covariances at no load."""
-    factorise_unloaded(w, at, m)
-    write_covariances(w, at, m, above, start, count)
-
-
-@routine
-def admit_currents(
-    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, left_out: FloatArray, start: int, count: int
-) -> None:
-    """Let those magnitudes of currents count whose direction the others tell; note (1) which do not."""
-    covariances_unloaded(w, at, m, above, start, count)
-    for k in range(len(m.parent)):
-        bus = at.bus + BUS * k
-        spread = at.head_joint + 36 if k == 0 else bus + COV_JJ
-        for flow in range(m.first_flow[k], m.first_flow[k + 1]):
-            here, phase = at.flow + FLOW * flow, m.flow_phase[flow]
-            if m.flow_kind[flow] == CURRENT:
-                c = cell(w, spread, phase, phase)
-                re, im = load(w, bus + BUS_J + 2 * phase), load(w, bus + BUS_J + 2 * phase + 1)
-                square = re * re + im * im
-                known = where_positive(square - DIRECTION**2 * (c[0] + c[3]), load(w, here + LATER), 0.0)
-                across = c[0] * im * im - (c[1] + c[2]) * re * im + c[3] * re * re  # variance, times the square
-                limit = load(w, here + VARIANCE) * BEND**2 + square * FLAT**2
-                known = where_positive(limit * 4.0 * square * square * square - across * across, known, 0.0)
-                store(w, here + KNOWN, known)
-            put(left_out, flow, start, count, load(w, here + LATER) - load(w, here + KNOWN))
+"""Losses tell of a quantity if without them its sigma is this many times as large; of voltages as well, once one power
+is told by losses so much that only one sign of it can be meant."""
 
 
 @inlined
@@ -157,13 +86,14 @@ def bent_variance(w: WorkArray, at: Places, m: EstimatorModel, k: int, flow: int
 
 @inlined
 def bend(w: WorkArray, at: Places, m: EstimatorModel, out: FloatArray, start: int, count: int) -> None:
-    """Note of P, Q, |J| of edges what their gradients do not show, and add it to the deviation of those without reading."""
+    """Note of P, Q, |J| of edges what their gradients do not show, and add it where there is no reading."""
     for k in range(len(m.parent)):
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             here = at.flow + FLOW * flow
             store(w, here + BENT, 0.0)
             if m.flow_kind[flow] <= CURRENT:
-                s, known, bent = take(w, out, flow, start, count), load(w, here + KNOWN), bent_variance(w, at, m, k, flow)
+                s, known = take(w, out, flow, start, count), load(w, here + KNOWN)
+                bent = bent_variance(w, at, m, k, flow)
                 least = where_positive(known, load(w, here + VARIANCE), s * s) * SLIGHT
                 bent = where_positive(bent - least, bent, 0.0)
                 store(w, here + BENT, bent)
@@ -197,7 +127,7 @@ def widen(
     if largest(limit) > 0.0:
         bend(w, at, m, out.flow, start, count)
         sharpen(w, at, m, above, out, limit, start, count)
-        cover_both_signs(w, at, m, wanted, above, out, limit, start, count)
+        cover_folds(w, at, m, wanted, above, out, limit, start, count)
 
 
 @routine
@@ -239,8 +169,8 @@ def sharpen(
 
 @inlined
 def is_sharp(w: WorkArray, at: Places, m: EstimatorModel, sigma: FloatArray, start: int, count: int) -> float:
-    """Return > 0 where readings tell of a forecast power much more than the forecast."""
-    found = 0.0
+    """Return > 0 where readings tell of a forecast power much more than the forecast, or of a voltage nothing."""
+    found = untold_voltages(w, at)
     for leaf in range(len(m.leaf_plus)):
         here = at.leaf + LEAF * leaf
         for part in range(2):
@@ -251,15 +181,15 @@ def is_sharp(w: WorkArray, at: Places, m: EstimatorModel, sigma: FloatArray, sta
 
 
 @routine
-def cover_both_signs(
+def cover_folds(
     w: WorkArray, at: Places, m: EstimatorModel, wanted: Wanted, above: FloatArray, out: Deviations, limit: float,
     start: int, count: int,
 ) -> None:  # fmt: skip
-    """Write the deviation at no load of powers without a reading, where it is much larger; the factor is lost."""
+    """Write the deviation at no load of what has no reading, where it is larger; the factor is lost."""
     if not largest(is_sharp(w, at, m, out.leaf, start, count)) > 0.0:
         return
     covariances_unloaded(w, at, m, above, start, count)
-    folded = 0.0
+    folded = untold_voltages(w, at)
     for k in range(len(m.parent)):
         bus = at.bus + BUS * k
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
@@ -282,7 +212,8 @@ def cover_both_signs(
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
             here, plus, minus = at.leaf + LEAF * leaf, m.leaf_plus[leaf], m.leaf_minus[leaf]
             _, _, v = leaf_sigmas(w, here, at.bus + BUS * k, m.leaf_z[leaf], plus, minus)
-            put_wider(w, out.leaf, 3 * leaf + 2, v, 0.0, folded, start, count)
+            unread = where_positive(load(w, here + WEIGHT), 0.0, folded)
+            put_wider(w, out.leaf, 3 * leaf + 2, v, 0.0, unread, start, count)
     for node in range(len(wanted.node_spine)):
         put_wider(w, out.node, node, node_sigma(w, at, m, wanted, node), 0.0, folded, start, count)
 
