@@ -15,7 +15,7 @@ from flexmeter.powerflow.lanes import LANES
 
 
 def warm() -> None:
-    """Run every kernel on a grid of two buses and two areas (two minutes when nothing is compiled yet)."""
+    """Run every kernel on a grid of two buses and two areas (one minute when nothing is compiled yet)."""
     warm_powerflow()
     warm_batch()
     warm_single()

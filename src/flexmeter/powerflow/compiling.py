@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numba
 from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 Function = TypeVar("Function", bound=Callable[..., object])
 
 PARTS = {
-    "powerflow": ("branches", "compiling", "lanes", "sweep", "vectors"),
+    "powerflow": ("branches", "compiling", "lanes", "linking", "sweep", "vectors"),
     "estimation": (
         "aggregate", "bends", "blocks", "border", "correction", "covariance", "descent", "deviations", "flow",
         "gauss_newton", "intake", "joint", "leaf", "measurements", "message", "model", "move", "passes", "phasor",
@@ -23,6 +24,16 @@ PARTS = {
     "reconfiguration": ("exchange", "loopsearch", "mesh", "opening", "score", "sensitivity", "sweep", "trees"),
 }  # fmt: skip
 """The modules that kernels are made of."""
+
+MADE_FOR = (0, 68)
+"""The version of numba that `linking` was read, measured and tested with. With another, kernels compile numba's way: to
+the same results, in twice the time."""
+PIECE: dict[str, Any] = {}
+"""Options of numba for a function that only kernels call."""
+WHOLE: dict[str, Any] = {}
+"""Options of numba for a kernel."""
+if numba.version_info.short == MADE_FOR:
+    from flexmeter.powerflow.linking import PIECE, WHOLE
 
 
 def _sources() -> str:
@@ -41,6 +52,7 @@ _INNER = {
     "no_cfunc_wrapper": True,
     "_nrt": False,
     "fastmath": {"contract"},
+    **PIECE,
 }
 """Functions that only kernels call need no entry from Python: a quarter of the compile time. They own no memory, so
 references to arrays are not counted (numba would count every array of a model at every call, atomically). Of the
@@ -49,7 +61,7 @@ liberties with arithmetic they take only the fused multiply-add: with more, x - 
 
 def kernel(function: Function) -> Function:
     """Compile a function to machine code: cached on disk, without the GIL."""
-    compiled = njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, **WHOLE)(function)
     # numba looks at the kernel's own file only; what it calls lies in others
     compiled._cache._cache_file._source_stamp = (compiled._cache._impl.locator.get_source_stamp(), _SOURCES)
     return compiled  # type: ignore[no-any-return]

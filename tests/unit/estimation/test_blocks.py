@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from flexmeter.estimation import blocks
+from flexmeter.powerflow.compiling import WHOLE
 from flexmeter.powerflow.lanes import LANES, work_array
 
 LEFT, RIGHT, OUT = 0, 36, 72
@@ -48,27 +49,27 @@ def compiled(operation, has_constant, has_right, name):
     if name not in _COMPILED:
         if has_right:
 
-            @njit
+            @njit(**WHOLE)
             def call(w, out, constant):
                 operation(w, out, LEFT, RIGHT)
         elif (has_constant and name.endswith("multiply")) or (has_constant and name.startswith("apply")):
 
-            @njit
+            @njit(**WHOLE)
             def call(w, out, constant):
                 operation(w, out, constant, LEFT)
         elif has_constant:
 
-            @njit
+            @njit(**WHOLE)
             def call(w, out, constant):
                 operation(w, out, LEFT, constant)
         elif name == "invert":
 
-            @njit
+            @njit(**WHOLE)
             def call(w, out, constant):
                 operation(w, out)
         else:
 
-            @njit
+            @njit(**WHOLE)
             def call(w, out, constant):
                 operation(w, out, LEFT)
 

@@ -9,6 +9,7 @@ import pytest
 from numba import njit
 
 import flexmeter.powerflow.compiling as compiling_module
+from flexmeter.powerflow.compiling import WHOLE
 from flexmeter.powerflow.lanes import (
     LANES,
     block_count,
@@ -25,7 +26,7 @@ from flexmeter.powerflow.lanes import (
 from flexmeter.powerflow.sweep import larger
 
 
-@njit
+@njit(**WHOLE)
 def arithmetic(w):
     x, y = load(w, 0), load(w, 1)
     store(w, 2, (x + y) * 2.0 - x / y)
@@ -63,7 +64,7 @@ def test_the_machine_code_has_vector_instructions():
     assert re.search(r"v?sqrtpd", code)
 
 
-@njit
+@njit(**WHOLE)
 def larger_of(w):
     store(w, 2, larger(load(w, 0), load(w, 1)))
 
