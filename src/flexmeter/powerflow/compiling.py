@@ -73,8 +73,11 @@ def inlined(function: Function) -> Function:
 
 
 def routine(function: Function) -> Function:
-    """Compile a function that several kernels call: once, not into each caller."""
-    return njit(**_INNER)(function)  # type: ignore[no-any-return]
+    """Compile a function that several kernels call: once, not into each caller.
+
+    Numba hands options down: left open, `forceinline` would be that of whichever function is compiled first to call it.
+    """
+    return njit(forceinline=False, **_INNER)(function)  # type: ignore[no-any-return]
 
 
 def routine_with(one: Callable[..., object]) -> Callable[[Function], Function]:
