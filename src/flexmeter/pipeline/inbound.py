@@ -364,12 +364,11 @@ class InboundPipeline:
 
     async def _settle_within(self, seconds: float) -> None:
         """Settle what is durable, evenly over a time."""
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + seconds
-        while (left_s := ends_s - loop.time()) > 0:
-            pause_s = min(_SETTLE_S, left_s)
-            self._settle(math.ceil(len(self._settling) * pause_s / left_s))
-            await asyncio.sleep(pause_s)
+        if seconds > 0:
+            bits = math.ceil(seconds / _SETTLE_S) if self._settling else 1
+            for left in range(bits, 0, -1):
+                self._settle(math.ceil(len(self._settling) / left))
+                await asyncio.sleep(seconds / bits)
         self._settle(len(self._settling))
 
     def _settle(self, count: int) -> None:
