@@ -317,9 +317,9 @@ class MqttClient:
         await self._open()
         if self._filters:
             await self._subscribe(self._filters)
+        self._window = Window(self._most, careful=self._outstanding > 0)
         self._unsent = deque(self._flying)
         self._outstanding = 0
-        self._window = Window(self._most)
         self._connected.set()
         self._pump()
 

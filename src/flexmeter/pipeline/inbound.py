@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -35,8 +36,10 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 5.0
 _MAX_TOPICS = 200_000
-_HELD_BACK_WINDOW_S = 0.05
+_HELD_BACK_WINDOW_S = 0.25
 """What a quota holds back waits longer than that anyway; fewer commits of it leave more to the other tenants."""
+_SETTLE_S = 0.02
+"""What was held back is settled bit by bit, this often: places that get free all at once are filled by a burst."""
 _BACKLOG_S, _BACKLOG_SHARE = 1.0, 0.5
 """What a quota may leave waiting: what it lets through in that time, at most that share of all that may wait.
 
@@ -113,6 +116,7 @@ class InboundPipeline:
         self._waiting: deque[_Entry] = deque()
         self._waiting_values = 0
         self._held_back = False
+        self._settling: deque[_Entry] = deque()  # durable
         self._for_roster: list[_Entry] = []
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
@@ -139,6 +143,7 @@ class InboundPipeline:
         task, self._task = self._task, None
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        self._settle(len(self._settling))
 
     @property
     def failure(self) -> BaseException | None:
@@ -150,6 +155,11 @@ class InboundPipeline:
     def full(self) -> bool:
         """Whether as many bytes wait as may."""
         return self.waiting_bytes > self._gathering.max_waiting_bytes
+
+    @property
+    def held_back(self) -> bool:
+        """Whether more waits than the quota let through at last; something will be settled then."""
+        return self._held_back
 
     @property
     def backlog(self) -> float:
@@ -301,8 +311,7 @@ class InboundPipeline:
             delay_s = since_s + window_s - loop.time()
             if self._values is not None:
                 delay_s = max(delay_s, self._values.wait_s(loop.time()))
-            if delay_s > 0:
-                await asyncio.sleep(delay_s)
+            await self._settle_within(delay_s)
             window = self._take_window()
             taken_s = loop.time()
             await self._commit(window)
@@ -349,8 +358,25 @@ class InboundPipeline:
                 delay_s = min(2 * delay_s, _LAST_DELAY_S)
         self.store_error = ""
         self.waiting_bytes -= sum(len(entry.message.payload) for entry in window)
-        refused = [entry.rejection for entry in window if entry.rejection is not None]
-        self._settled([entry.message for entry in window], refused)
+        self._settling.extend(window)
+        if not self._held_back:
+            self._settle(len(self._settling))
+
+    async def _settle_within(self, seconds: float) -> None:
+        """Settle what is durable, evenly over a time."""
+        if seconds > 0:
+            bits = math.ceil(seconds / _SETTLE_S) if self._settling else 1
+            for left in range(bits, 0, -1):
+                self._settle(math.ceil(len(self._settling) / left))
+                await asyncio.sleep(seconds / bits)
+        self._settle(len(self._settling))
+
+    def _settle(self, count: int) -> None:
+        if not count:
+            return
+        entries = [self._settling.popleft() for _ in range(count)]
+        refused = [entry.rejection for entry in entries if entry.rejection is not None]
+        self._settled([entry.message for entry in entries], refused)
 
     def _count(self, outcome: Outcome, messages: int) -> None:
         counters = self.counters

@@ -96,8 +96,8 @@ class EventSource:
     def _receive(self, messages: list[Message]) -> None:
         self.pipeline.take(messages)
         self.pipeline.counters.held_again = self._client.redelivered
-        if self.pipeline.full:
-            self._client.pause()
+        if self.pipeline.full or self.pipeline.held_back:
+            self._client.pause()  # until something is settled: few large reads cost less than many small ones
 
     def _settle(self, messages: Sequence[Message], rejections: Sequence[Rejection]) -> None:
         self._client.acknowledge(messages)

@@ -168,6 +168,28 @@ def test_the_window_bounds_what_is_under_way():
     run(test)
 
 
+@pytest.mark.parametrize(("under_way", "sent_first"), [(5, 2), (0, 5)])
+def test_only_a_connection_after_one_cut_off_with_publishes_under_way_is_careful(under_way, sent_first):
+    async def test():
+        async with FakeBroker() as broker, client(broker) as mqtt:
+            broker.acknowledge = False
+            kept = [await mqtt.send("a", b"%d" % number) for number in range(under_way)]
+            await until(lambda: len(broker.received) == under_way)
+            broker.received.clear()
+            await broker.cut()
+            await until(lambda: mqtt.connections == 2 and mqtt.connected)
+            kept += [await mqtt.send("a", b"%d" % number) for number in range(under_way, 5)]
+            await mqtt.send("a", b"", qos=0)  # behind all that may be sent
+            await until(lambda: broker.received and broker.received[-1].qos == 0)
+            assert len(broker.received) == sent_first + 1
+            broker.acknowledge = True
+            broker.writers[-1].write(packets.pubacks([one.packet_id for one in broker.received if one.qos]))
+            await asyncio.gather(*kept)
+            assert {one.payload for one in broker.received if one.qos} == {b"%d" % number for number in range(5)}
+
+    run(test)
+
+
 def test_messages_are_acknowledged_when_the_next_is_asked_for():
     async def test():
         async with FakeBroker() as broker, client(broker) as mqtt:

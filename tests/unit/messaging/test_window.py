@@ -44,3 +44,25 @@ def test_a_broker_that_slows_with_load_is_kept_below_its_limit():
                 client.answered(now_s, now_s + wait_s)
         now_s += wait_s
     assert max(waits[20:]) < 5
+
+
+def test_after_a_cut_off_it_starts_with_two_and_at_most_doubles_every_second():
+    window = Window(100, careful=True)
+    limits = []
+    for second in range(8):
+        for answer in range(500):
+            window.answered(10.0 + second, 10.0 + second + answer / 1000)
+        limits.append(window.limit)
+    assert limits == [2, 4, 8, 16, 32, 64, 100, 100]
+
+
+def test_a_careful_window_still_halves_with_a_slow_answer():
+    window = Window(100, careful=True)
+    for second in range(5):
+        for _ in range(100):
+            window.answered(10.0 + second, 10.0 + second)
+    window.answered(14.5, 16.0)
+    assert window.limit == 16
+    started = Window(100, careful=True)
+    started.answered(0.0, 1.0)
+    assert started.limit == 2
