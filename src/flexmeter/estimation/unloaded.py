@@ -32,6 +32,8 @@ DIRECTION = 3.0
 """A current's direction is known if the current is this many times its own standard deviation."""
 SLIGHT = 0.01
 """What bends less than this part of the variance is left to the gradient."""
+SOFTER = 30.0
+"""Bends of neighbouring readings add up: in the rough estimate each counts this many times."""
 BEND, FLAT = 1.0, 1e-3
 """The circle may leave its tangent by so many sigmas of the reading, or by this part of the current."""
 
@@ -85,7 +87,7 @@ def set_losses_aside(w: WorkArray, at: Places, m: EstimatorModel, above: FloatAr
     """Prepare an estimate that listens little to losses; return whether it is another than without.
 
     Head magnitudes which only losses would tell are held at nominal; P and Q of edges where a wide forecast bends them
-    get the variance of the bend in addition.
+    get the variance of the bend in addition, many times.
     """
     wide = largest(widest_forecast(w, at, m)) > 0.0
     if wide:
@@ -105,7 +107,7 @@ def set_losses_aside(w: WorkArray, at: Places, m: EstimatorModel, above: FloatAr
             if wide and m.flow_kind[flow] <= REACTIVE:
                 bent = bent_variance(w, at, m, k, flow) * load(w, here + KNOWN)
                 bent = where_positive(bent - variance * SLIGHT, bent, 0.0)
-                store(w, here + VARIANCE, variance + bent)
+                store(w, here + VARIANCE, variance + bent * SOFTER)
                 bends = where_positive(bent, 1.0, bends)
     return largest(bends) > 0.0
 
