@@ -40,6 +40,10 @@ def estimate(
         "(load, bus, branch_from, branch_to, head)."
     ),
     out: Path | None = OUT,
+    loads: Path | None = typer.Option(None, "--loads", help="P and Q of every load as .csv, .parquet or .json."),
+    meters: Path | None = typer.Option(
+        None, "--meters", help="Every meter as .csv, .parquet or .json: reading, what it should have read, residual."
+    ),
     plot: Path | None = PLOT,
     switches: str | None = SWITCHES,
     threads: int = typer.Option(1, "--threads", min=1, help="Threads that share the scenarios."),
@@ -60,14 +64,15 @@ def estimate(
     from flexmeter.powerflow import compile_network
 
     check_out(out)
+    check_out(loads, "--loads")
+    check_out(meters, "--meters")
     check_picture(plot)
     model = read_any_grid(grid).grid
     network = compile_network(model, switch_vector(switches, model.switch_vector))
     table = read_reading_table(readings)
-    meters = meters_of(model, table, str(readings))
+    estimator = Estimator(network, meters_of(model, table, str(readings)))
     check_units(network, table, str(readings))
-    estimator = Estimator(network, meters)
-    summary, last = _run(estimator, table, _sigma(network, table), out, threads)
+    summary, last = _run(estimator, table, _sigma(network, table), (out, loads, meters), threads)
     if plot is not None:
         _draw(plot, model, last, table)
     _print(model.id, summary, as_json)
@@ -170,17 +175,23 @@ class Summary:
 
 
 def _run(
-    estimator: Estimator, table: ReadingTable, sigma: object, out: Path | None, threads: int
-) -> tuple[Summary, Estimate]:
+    estimator: Estimator, table: ReadingTable, sigma: object, out: tuple[Path | None, Path | None, Path | None],
+    threads: int,
+) -> tuple[Summary, Estimate]:  # fmt: skip
+    """Estimate block by block; `out` are the files of voltages, loads and meters."""
+    from contextlib import ExitStack
+
     import numpy as np
 
-    from flexmeter.cli.files import blocks, node_columns, result_file
+    from flexmeter.cli.files import blocks, node_columns, result_file, table_columns
+    from flexmeter.estimation import injection_table, meter_table
 
     network, values = estimator.network, np.asarray(sigma, float)
     nominal = network.nominal_v[network.node_bus][:, None]
     summary = Summary(len(table.scenarios), int(np.isfinite(table.value).sum()))
     shares: list[float] = []
-    with result_file(out) as sink:
+    with ExitStack() as stack:
+        nodes, loads, meters = (stack.enter_context(result_file(path)) for path in out)
         for part in blocks(len(table.scenarios), "estimation"):
             result = estimator.estimate(table.value[:, part], values[:, part], threads=threads)
             _count(summary, result, table.scenarios[part], shares)
@@ -192,7 +203,14 @@ def _run(
                 "voltage_pu": magnitude / nominal,
                 "angle_deg": np.degrees(np.angle(result.voltage_v)) * known,
             }
-            sink.write(node_columns(table.scenarios[part], network.nodes, columns))
+            nodes.write(node_columns(table.scenarios[part], network.nodes, columns))
+            if out[1] is not None:
+                loads.write(table_columns(injection_table(result, table.scenarios[part]), result.converged))
+            if out[2] is not None:
+                found = meter_table(
+                    result, estimator.meters, table.value[:, part], values[:, part], table.scenarios[part]
+                )
+                meters.write(table_columns(found, result.converged))
     if len(summary.not_converged) == summary.scenarios:
         where = f"scenario {', '.join(summary.not_converged[:4])}"
         raise DidNotConverge("estimation", summary.iterations, float("nan"), where)

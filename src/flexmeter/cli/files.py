@@ -75,14 +75,14 @@ class _Json:
         self.file.close()
 
 
-def check_out(path: Path | None) -> None:
+def check_out(path: Path | None, option: str = "--out") -> None:
     """Refuse a result file we cannot write before any work is done."""
     if path is None:
         return
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--out {path}: {path.suffix or 'no'} extension, expected one of {', '.join(SUFFIXES)}")
+        raise InputError(f"{option} {path}: {path.suffix or 'no'} extension, expected one of {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
-        raise InputError(f"--out {path}: folder {path.parent} does not exist")
+        raise InputError(f"{option} {path}: folder {path.parent} does not exist")
 
 
 @contextmanager
@@ -121,6 +121,16 @@ def node_columns(
         "phase": np.tile(np.array([phase for _, phase in nodes], dtype=np.str_), m),
     }
     return columns | {name: np.ascontiguousarray(array.T).ravel() for name, array in values.items()}
+
+
+def table_columns(table: pa.Table, good: NDArray[np.bool_]) -> Columns:
+    """Return the columns of a long table, with nan for all numbers of scenarios that are not good (n_scenario,)."""
+    bad = np.repeat(~good, table.num_rows // max(len(good), 1))
+    columns: Columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        values = column.to_numpy()
+        columns[name] = np.where(bad, np.nan, values) if values.dtype == np.float64 else values
+    return columns
 
 
 def print_pairs(title: str, pairs: list[tuple[str, str]]) -> None:

@@ -108,7 +108,8 @@ def meter_table(
 ) -> pa.Table:
     """Return what every meter read and should have read: branch flows, residuals, normalised residuals; nulls for nan.
 
-    `unit` is that of reading, sigma, fitted, sigma_fitted and residual in its row.
+    `unit` is that of reading, sigma, fitted, sigma_fitted and residual in its row; `left_out`: a current that does
+    not count.
     """
     found = residuals(estimate, meters, value, sigma)
     names = tuple((meter.quantity, meter.at, meter.id, meter.phase, UNITS[meter.quantity]) for meter in meters)
@@ -124,6 +125,7 @@ def meter_table(
         "normalised_residual": found.normalised,
     }
     arrow = import_module("pyarrow")
+    columns["left_out"] = np.ascontiguousarray(estimate.left_out.T).ravel()
     return _table(columns | {name: arrow.array(_long(array), from_pandas=True) for name, array in numbers.items()})
 
 

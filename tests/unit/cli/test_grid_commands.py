@@ -102,8 +102,10 @@ def test_estimate_with_missing_and_default_sigma(grid_file: Path, feeder: Grid, 
             writer.writerow([load, "", "active_power", p * (1 + 0.01 * rng.standard_normal()) if k else "", ""])
             writer.writerow([load, phase, "reactive_power", q * (1 + 0.02 * rng.standard_normal()), 0.02 * abs(q) + 1])
     out, plot = tmp_path / "estimate.csv", tmp_path / "estimate.png"
-    summary = told("estimate", grid_file, readings, "--out", out, "--plot", plot)
+    loads, meters = tmp_path / "loads.csv", tmp_path / "meters.parquet"
+    summary = told("estimate", grid_file, readings, "--out", out, "--plot", plot, "--loads", loads, "--meters", meters)
     assert summary["readings"] == 164
+    assert summary["currents_left_out"] == 0
     assert plot.stat().st_size > 20_000
     with out.open() as file:
         rows = {(row["bus"], row["phase"]): row for row in csv.DictReader(file)}
@@ -112,6 +114,18 @@ def test_estimate_with_missing_and_default_sigma(grid_file: Path, feeder: Grid, 
         for key, row in rows.items()
     ]
     assert np.abs(z).max() < 4
+    with loads.open() as file:
+        taken = list(csv.DictReader(file))
+    assert [(row["load"], row["phase"]) for row in taken] == list(network.injections)
+    off = [
+        float(row["active_power_w"]) - power for row, power in zip(taken, powers.active_power_w[:, 566], strict=True)
+    ]
+    assert np.abs(np.array(off) / [float(row["sigma_active_power_w"]) for row in taken]).max() < 4
+    read = parquet.read_table(meters)
+    assert read.num_rows == 3 * len(network.injections)
+    assert np.isnan(np.asarray(read["residual"])).sum() == 1  # the one that is missing
+    with pytest.raises(InputError, match="--meters"):
+        run("estimate", grid_file, readings, "--meters", tmp_path / "meters.txt")
 
 
 def test_import_compares_and_records_assumptions(tmp_path: Path) -> None:

@@ -135,6 +135,24 @@ def test_ring_with_gaps(quantities: tuple[str, ...], share: float, seed: int) ->
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.99, 0.9, 0.5, 0.2])
+@pytest.mark.parametrize("quantities", [PQ, PQI, ("current",), ("active_power",), ("reactive_power",)], ids="/".join)
+@pytest.mark.parametrize("kind", ["ring", "feeder"])
+def test_study(kind: str, quantities: tuple[str, ...], share: float) -> None:
+    """The figures of docs/methods/uncertainty.md: eight times 200 draws; `-m slow -s` prints them."""
+    cases = [case(ring() if kind == "ring" else feeder(seed=seed), quantities, share, seed) for seed in range(100, 108)]
+    state = [np.concatenate([found.voltage_errors(), found.power_errors()]) for found in cases]
+    worst = np.concatenate([np.abs(errors).max(axis=0) for errors in state])
+    everything = np.concatenate([errors.ravel() for errors in state] + [found.branch_errors() for found in cases])
+    converged = np.mean([found.estimate.converged.mean() for found in cases])
+    beyond = int((np.abs(everything) > 6).sum()), int((worst > 6).sum())
+    print(f"\n{kind} {'/'.join(quantities)} {share}: converged {converged:.4f}, sd {everything.std():.3f}", end="")
+    print(f", covered {(np.abs(everything) < 1.96).mean():.4f}, largest {np.abs(everything).max():.1f}", end="")
+    print(f", beyond 6 sigma {beyond[0]} of {everything.size}, {beyond[1]} of {worst.size} scenarios")
+    assert (worst > 6).mean() < 0.003
+
+
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
 @pytest.mark.parametrize("quantities", [PQ, PQI], ids="/".join)
 def test_low_voltage_feeder_with_gaps(quantities: tuple[str, ...], share: float) -> None:
