@@ -17,6 +17,7 @@ from flexmeter.estimation.correction import correct_root
 from flexmeter.estimation.covariance import Wanted
 from flexmeter.estimation.descent import factorise, iterate
 from flexmeter.estimation.deviations import Deviations, write_deviations
+from flexmeter.estimation.flow import CURRENT as CURRENT_MAGNITUDE
 from flexmeter.estimation.flow import FLOW, RHO
 from flexmeter.estimation.intake import Readings, read_flows, read_meters
 from flexmeter.estimation.joint import Joint, write_joint
@@ -29,7 +30,7 @@ from flexmeter.estimation.places import BUS, BUS_B2, BUS_ETA, BUS_J, BUS_V
 from flexmeter.estimation.response import psi_of_root
 from flexmeter.estimation.root import ROOT_PRIOR
 from flexmeter.estimation.start import start_state
-from flexmeter.estimation.unloaded import admit_currents, set_losses_aside, take_losses_back
+from flexmeter.estimation.unloaded import admit_currents, are_read, losses_tell, set_losses_aside, take_losses_back
 from flexmeter.estimation.widening import widen
 from flexmeter.powerflow.compiling import inlined, kernel, routine
 from flexmeter.powerflow.lanes import (
@@ -104,11 +105,14 @@ def estimate_blocks(
             start_ties(w, at, m)
         if m.phasors:
             free_angles(w, at, m)
-        if len(m.flow_kind) > 0:
-            if set_losses_aside(w, at, m, readings.above, start, count) or m.magnitudes:
-                iterate(w, at, m, ROUGH, max_iterations, start, count, solution.iterations, solution.objective)
+        aside = losses_tell(w, at, m)
+        bent = aside and set_losses_aside(w, at, m, readings.above, start, count)
+        ammeters = m.magnitudes and are_read(w, at, m, 0, CURRENT_MAGNITUDE)
+        if bent or ammeters:
+            iterate(w, at, m, ROUGH, max_iterations, start, count, solution.iterations, solution.objective)
+        if aside:
             take_losses_back(w, at, m)
-        if m.magnitudes:
+        if ammeters:
             admit_currents(w, at, m, readings.above, solution.left_out, start, count)
         for k in range(count):
             solution.iterations[start + k] = -1

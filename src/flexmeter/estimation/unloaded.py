@@ -17,7 +17,7 @@ from flexmeter.estimation.blocks import clear
 from flexmeter.estimation.descent import factorise
 from flexmeter.estimation.deviations import write_covariances
 from flexmeter.estimation.flow import BENT, CURRENT, CURRENT_ANGLE, FLOW, KEPT, KNOWN, LATER, REACTIVE, VARIANCE
-from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, I
+from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, WEIGHT, I
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.move import keep, restore
 from flexmeter.estimation.places import BUS, BUS_J, BUS_SHUNT
@@ -80,6 +80,44 @@ def widest_forecast(w: WorkArray, at: Places, m: EstimatorModel) -> float:
             variance = load(w, here + POWER_VARIANCE + part) * load(w, here + SOFT + part)
             widest = where_positive(variance - widest, variance, widest)
     return widest
+
+
+@inlined
+def are_read(w: WorkArray, at: Places, m: EstimatorModel, first: int, only: int) -> bool:
+    """Return whether any meter on an edge from `first` on has a reading; only of one kind, or of any (-1)."""
+    found = 0.0
+    for flow in range(first, len(m.flow_kind)):
+        if only < 0 or m.flow_kind[flow] == only:
+            found = found + load(w, at.flow + FLOW * flow + LATER)
+    return largest(found) > 0.0
+
+
+@inlined
+def are_voltages_read(w: WorkArray, at: Places, m: EstimatorModel) -> bool:
+    """Return whether every phase has a voltage reading in every scenario, and no transformer mixes the phases."""
+    a, b, c = 0.0, 0.0, 0.0
+    for leaf in range(len(m.leaf_plus)):
+        if m.leaf_minus[leaf] < 0:
+            weight = load(w, at.leaf + LEAF * leaf + WEIGHT)
+            if m.leaf_plus[leaf] == 0:
+                a = a + weight
+            elif m.leaf_plus[leaf] == 1:
+                b = b + weight
+            else:
+                c = c + weight
+    turned = 0
+    for k in range(len(m.parent)):
+        turned += m.has_transfer[k]
+    missing = where_positive(a, where_positive(b, where_positive(c, 0.0, 1.0), 1.0), 1.0)
+    return turned == 0 and not largest(missing) > 0.0
+
+
+@inlined
+def losses_tell(w: WorkArray, at: Places, m: EstimatorModel) -> bool:
+    """Return whether losses may tell what no reading does: not those that only the head's meters see."""
+    if are_read(w, at, m, m.first_flow[1], -1):
+        return True
+    return are_read(w, at, m, 0, -1) and not are_voltages_read(w, at, m)
 
 
 @routine

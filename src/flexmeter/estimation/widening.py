@@ -11,22 +11,23 @@
 from __future__ import annotations
 
 from flexmeter.estimation.bends import bent_variance, current_block, current_variances
+from flexmeter.estimation.blocks import dot
 from flexmeter.estimation.border import closed_answer
 from flexmeter.estimation.covariance import Wanted, leaf_covariance, leaf_sigmas, root_of
 from flexmeter.estimation.descent import factorise
 from flexmeter.estimation.deviations import Deviations, flow_variance, node_sigma
-from flexmeter.estimation.flow import BENT, CURRENT, FLOW, KNOWN, VARIANCE
+from flexmeter.estimation.flow import BENT, CURRENT, FLOW, H_J, KNOWN, VARIANCE, G
 from flexmeter.estimation.joint import note_touch, told_above
 from flexmeter.estimation.leaf import LEAF, POWER_VARIANCE, SOFT, WEIGHT
 from flexmeter.estimation.model import EstimatorModel, Places
 from flexmeter.estimation.places import BUS, BUS_J
 from flexmeter.estimation.response import clear_sources, push_flow, push_leaf, read_flow, read_leaf
-from flexmeter.estimation.unloaded import SLIGHT, covariances_unloaded, untold_voltages, widest_forecast
+from flexmeter.estimation.unloaded import SLIGHT, are_read, covariances_unloaded, untold_voltages, widest_forecast
 from flexmeter.powerflow.compiling import inlined, routine
 from flexmeter.powerflow.lanes import FloatArray, WorkArray, largest, load, put, store, take, where_positive
 
 DOUBT = 1e-2
-"""Below this part of a forecast's sigma, the covariance is asked for once more."""
+"""Below this part of the sigma that forecasts alone leave, the covariance is asked for once more."""
 FOLD, FAR = 1.25, 2.0
 """Losses tell of a quantity if without them its sigma is this many times as large; of voltages as well, once one power
 is told by losses so much that only one sign of it can be meant."""
@@ -74,16 +75,16 @@ def widen(
     limit = widest_forecast(w, at, m) * DOUBT**2
     if largest(limit) > 0.0:
         bend(w, at, m, out.flow, start, count)
-        sharpen(w, at, m, above, out, limit, start, count)
-        cover_folds(w, at, m, wanted, above, out, limit, start, count)
+        if are_read(w, at, m, 0, -1):
+            sharpen(w, at, m, above, out, start, count)
+            cover_folds(w, at, m, wanted, above, out, limit, start, count)
 
 
 @routine
 def sharpen(
-    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, out: Deviations, limit: float, start: int,
-    count: int,
-) -> None:  # fmt: skip
-    """Write the deviations of P and Q at loads, P, Q, |J| of edges once more where they are far below a forecast's."""
+    w: WorkArray, at: Places, m: EstimatorModel, above: FloatArray, out: Deviations, start: int, count: int
+) -> None:
+    """Write the deviations of P and Q at loads, P, Q, |J| of edges once more where little is left of a wide one."""
     factorise(w, at, m)
     for k in range(len(m.parent)):
         for leaf in range(m.first_leaf[k], m.first_leaf[k + 1]):
@@ -102,8 +103,7 @@ def sharpen(
         for flow in range(m.first_flow[k], m.first_flow[k + 1]):
             if m.flow_kind[flow] <= CURRENT:
                 before, here = take(w, out.flow, flow, start, count), at.flow + FLOW * flow
-                scale = m.nominal[k] if m.flow_kind[flow] == CURRENT else 1.0
-                doubt = limit - before * before * scale * scale
+                doubt = dot(w, here + H_J, here + G) * DOUBT**2 - before * before  # variance by what is below alone
                 if largest(where_positive(doubt, doubt, 0.0)) > 0.0:
                     clear_sources(w, at, m)
                     push_flow(w, at, flow, k)
