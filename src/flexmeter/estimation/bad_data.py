@@ -246,7 +246,7 @@ def huber(
     while not settled and rounds < max_rounds:
         rounds += 1
         estimate = estimator.estimate(z, s / np.sqrt(weight), covariance=False, threads=threads)
-        known = estimate.converged & np.isfinite(estimate.fitted)
+        known = estimate.converged & np.isfinite(estimate.fitted) & ~estimate.left_out
         scaled = np.where(known, np.abs(z - estimate.fitted), 0.0) / np.where(s > 0, s, np.inf)
         new = np.minimum(1.0, limit / np.maximum(scaled, limit))
         new = np.where(np.isnan(z), np.nan, new)

@@ -97,6 +97,10 @@ def compare(
     z, s = (item[:, None] if item.ndim == 1 else item for item in (z, s))
     log_prior = _log_prior(candidates, prior, fixed_share)
     estimates = [estimator.estimate(z, s, covariance=False, threads=threads) for estimator in candidates.values()]
+    left_out = np.logical_or.reduce([estimate.left_out for estimate in estimates])
+    if left_out.any():  # all candidates are judged by the same readings
+        z = np.where(left_out, np.nan, z)
+        estimates = [estimator.estimate(z, s, covariance=False, threads=threads) for estimator in candidates.values()]
     used = np.logical_and.reduce([estimate.converged for estimate in estimates])
     log_likelihood = np.stack([_log_likelihood(estimate, z, s, used, fixed_share) for estimate in estimates])
     return Comparison(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from grids import feeder, ring
 
-from flexmeter.estimation import Estimate, Estimator, Meter, branch_meters, load_meters, residuals
+from flexmeter.estimation import Estimate, Estimator, Meter, branch_meters, compare, huber, load_meters, residuals
 from flexmeter.grid import Bus, Grid, Line, Load, Source, line_type_from_sequence
 from flexmeter.powerflow import Network, PowerFlowResult, compile_network, powerflow
 
@@ -204,6 +204,15 @@ def test_a_current_without_direction_is_left_out_and_said_so() -> None:
     with_it = ammeter(with_power=True)[0]
     assert not with_it.left_out.any()
     assert with_it.degrees_of_freedom[0] == estimate.degrees_of_freedom[0] + 1  # P and Q replace their forecasts
+
+
+def test_what_is_left_out_judges_no_hypothesis_and_no_reading() -> None:
+    estimate, meters, value, sigma = ammeter(with_power=False)
+    estimator = Estimator(estimate.network, meters)
+    silent = np.where([meter.quantity == "current" for meter in meters], np.nan, value)
+    with_it, without = (compare({"one": estimator, "two": estimator}, z, sigma) for z in (value, silent))
+    assert with_it.log_likelihood == pytest.approx(without.log_likelihood)
+    assert (huber(estimator, value, sigma).weight[~np.isnan(value)] == 1).all()
 
 
 def test_a_voltage_that_only_losses_tell_is_not_observable() -> None:
