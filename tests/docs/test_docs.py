@@ -20,6 +20,20 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_into_pages_lead_to_headings(page: Path) -> None:
+    for match in LINK.finditer(page.read_text()):
+        if match[2] and match[1].endswith(".md"):
+            headings = re.findall(r"^#+ (.*)$", (page.parent / match[1]).read_text(), re.MULTILINE)
+            assert match[2][1:] in {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_every_picture_is_on_a_page() -> None:
+    """One that is not was lost with the text around it."""
+    pages = "".join(page.read_text() for page in PAGES)
+    assert not [path.name for path in ROOT.glob("docs/**/*.png") if path.name not in pages]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_files_and_modules_exist(page: Path) -> None:
     missing = [name for name in CODE.findall(page.read_text()) if not _exists(name)]
     assert not missing

@@ -188,7 +188,7 @@ def iterate(
     for iteration in range(1, max_iterations + 1):
         factorise(w, at, m)
         find_step(w, at, m)
-        along = turn(w, at, m) if len(m.flow_kind) > 0 else after
+        along = turn(w, at, m) if len(m.flow_kind) > 0 else after  # J > 0: without them only halved steps damp
         step, moved, after = damped_step(w, at, m, active, after)
         full = where_positive(step - 0.75, moved, 0.0)
         left = where_positive(full * last, moved * moved * CAUTION / last, moved)
