@@ -153,6 +153,7 @@ def voltage_deviation(record: DayRecord) -> Figure:
     ):
         axis.plot(hours, values, color=colour, linewidth=1, label=f"{name}: up to {values.max():.2f} %")
     _mark_changes(axis, record)
+    axis.margins(y=0.3)  # room for the legend beside three lines
     axis.legend(frameon=False)
     return figure
 
