@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from flexmeter.app.arena import TENANT, Arena, prepare, running
 from flexmeter.app.edge import device_client
-from flexmeter.app.load import Load, Numbered, Packed, acknowledged, paced, unpaced
+from flexmeter.app.load import Load, Numbered, Packed, Timed, acknowledged, paced, unpaced
 from flexmeter.config import Config
 from flexmeter.errors import InputError
 from flexmeter.machine import machine
@@ -124,19 +124,23 @@ async def _rate(folder: Path, options: Options, values: int, connect: Connect) -
 
 
 async def _latency(folder: Path, options: Options) -> dict[str, object]:
-    """Measure acknowledgement, and reading to answered query, beside a steady load."""
+    """Measure the acknowledgements of a steady load, and reading to answered query beside it."""
     rate_per_s = options.rate_per_s or LATENCY_RATE_PER_S
     config = prepare(folder, names(DEVICES), options.changes())
     async with running(config) as arena, AsyncExitStack() as stack:
         await warm_up(config, arena)
-        probe, *devices = [await numbered(config, name, stack) for name in names(DEVICES)]
+        probe = await numbered(config, names(1)[0], stack)
+        devices = [await timed(config, name, stack) for name in names(DEVICES)[1:]]
         before = cpu_s(arena)
         stop = asyncio.Event()
         load = asyncio.create_task(paced(devices, rate_per_s, stop))
         found = await probed(arena, probe, options.seconds)
         stop.set()
         await load
+        await acknowledged(devices)
         await arena.drained()
+        waits_s = [wait_s for device in devices for _, wait_s in device.waits_s]
+        found |= {"puback_ms": milliseconds(waits_s), "acknowledgements": len(waits_s)}
         return {"messages_per_s": rate_per_s, **found, **used(arena, before)}
 
 
@@ -174,18 +178,17 @@ async def watched(arena: Arena, every_s: float) -> AsyncIterator[list[int]]:
 
 
 async def probed(arena: Arena, probe: Numbered, seconds: float) -> dict[str, object]:
-    """Publish one reading after the other and ask for it; return how long both take."""
-    answered, queried = [], []
+    """Publish one reading after the other and ask for it; return how long it takes until a query finds it."""
+    queried = []
     ends_s = time.monotonic() + seconds
     async with arena.api() as client:
         while time.monotonic() < ends_s:
             began_s = time.perf_counter()
             await (await probe.publish())
-            answered.append(time.perf_counter() - began_s)
             await until_queried(client, probe)
             queried.append(time.perf_counter() - began_s)
             await asyncio.sleep(PROBE_PAUSE_S)
-    return {"puback_ms": milliseconds(answered), "query_ms": milliseconds(queried), "probes": len(queried)}
+    return {"query_ms": milliseconds(queried), "probes": len(queried)}
 
 
 async def until_queried(client: httpx.AsyncClient, probe: Numbered) -> None:
@@ -204,6 +207,12 @@ async def numbered(config: Config, name: str, stack: AsyncExitStack, tenant: str
     client = device_client(config, tenant, name, patience_s=10)
     await stack.enter_async_context(client)
     return Numbered(tenant, name, client, int(time.time()), time.time_ns() // 1_000_000)
+
+
+async def timed(config: Config, name: str, stack: AsyncExitStack, tenant: str = TENANT) -> Timed:
+    """Connect a device that publishes single readings and times every acknowledgement."""
+    device = await numbered(config, name, stack, tenant)
+    return Timed(device.tenant, device.name, device.client, device.boot, device.start_ms)
 
 
 async def _announced(config: Config, name: str, stack: AsyncExitStack) -> Packed:

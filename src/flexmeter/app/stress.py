@@ -33,6 +33,7 @@ from flexmeter.app.bench import (
     numbered,
     probed,
     publish_for,
+    timed,
     until_queried,
     used,
     warm_up,
@@ -40,7 +41,7 @@ from flexmeter.app.bench import (
 )
 from flexmeter.app.bench import cpu_s as cpu_s_of
 from flexmeter.app.edge import device_client
-from flexmeter.app.load import Numbered, Timed
+from flexmeter.app.load import Numbered
 from flexmeter.config import read_config
 
 QUOTA_MESSAGES_PER_S = 2000
@@ -48,7 +49,8 @@ VALUES = 3
 TIMES = 10
 GREEDY = "greedy"
 STEADY_S = 3.0
-FLOOD_BEFORE_S = 3.0
+PHASES = {"alone": 0.0, "within_quota": 0.95, "over_quota": float(TIMES)}
+"""What the other tenant sends, as a share of its quota."""
 BACKLOG_GB = 0.02
 CONNECT_AT_ONCE = 50
 
@@ -86,16 +88,15 @@ async def _overload(folder: Path, options: Options) -> dict[str, object]:
 
 
 async def _tenants(folder: Path, options: Options) -> dict[str, object]:
-    """Measure the latencies of a tenant alone, then beside one that sends ten times its quota.
+    """Measure the latencies of a tenant alone, beside one within its quota, and beside the same at ten times of it.
 
-    Each tenant's devices are a process and a session of their own, since in reality they are other machines; the
-    greedy ones give way to everybody else (nice 19). The acknowledgement of every reading of the neighbour is timed.
+    Each tenant's devices are a process and a session of their own, since in reality they are other machines; those of
+    the other tenant give way to everybody else (nice 19). Every acknowledgement of the neighbour is timed.
     """
-    quota = str(QUOTA_MESSAGES_PER_S * VALUES)
-    changes = options.changes(tenant_values_per_s=quota, tenants=f'["{TENANT}", "{GREEDY}"]')
+    quota_per_s = (options.rate_per_s or TIMES * QUOTA_MESSAGES_PER_S) / TIMES
+    changes = options.changes(tenant_values_per_s=str(quota_per_s * VALUES), tenants=f'["{TENANT}", "{GREEDY}"]')
     config = prepare(folder, names(DEVICES), changes)
     file = config.folder / CONFIGURATION
-    flood_s = options.seconds + FLOOD_BEFORE_S
     async with running(config) as arena, AsyncExitStack() as stack:
         await warm_up(config, arena)
         probe = await numbered(config, names(1)[0], stack)
@@ -103,31 +104,36 @@ async def _tenants(folder: Path, options: Options) -> dict[str, object]:
         own, other = (
             stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), _elsewhere, (nice,))) for nice in (0, 19)
         )
-        load = loop.run_in_executor(own, _neighbour, file, STEADY_S + options.seconds + flood_s)
-        await asyncio.sleep(STEADY_S)
-        began_s = time.monotonic()
-        alone = await probed(arena, probe, options.seconds)
-        flood_began_s = time.monotonic()
-        flood = loop.run_in_executor(other, _flood, file, flood_s)
-        await asyncio.sleep(FLOOD_BEFORE_S)
-        steady_s = time.monotonic()
-        beside = await probed(arena, probe, options.seconds)
-        ends_s = time.monotonic()
-        waits = np.array(await load)
-        acknowledged, cut_off = await flood
+        phase_s = STEADY_S + options.seconds
+        neighbour = loop.run_in_executor(own, _neighbour, file, len(PHASES) * phase_s, quota_per_s / 2)
+        floods, found, spans = [], {}, {}
+        for phase, share in PHASES.items():
+            began_s = time.monotonic()
+            if share:
+                floods.append(loop.run_in_executor(other, _flood, file, phase_s, share * quota_per_s))
+            await asyncio.sleep(STEADY_S)
+            steady_s = time.monotonic()
+            found[phase] = await probed(arena, probe, options.seconds)
+            spans[phase] = (began_s, steady_s, time.monotonic())
+        waits = np.array(await neighbour)
+        flooded = [await flood for flood in floods]
         await arena.drained()
         arena.note_memory()
     account = Account()
-    for name, times_ms in acknowledged.items():
-        account.add(times_ms, *stored_times(config, name, GREEDY))
-    return {
-        "alone": alone | _waits_between(waits, began_s, flood_began_s),
-        "flood_begins": _waits_between(waits, flood_began_s, steady_s),
-        "beside": beside | _waits_between(waits, steady_s, ends_s),
+    for name in names(DEVICES):
+        acknowledged = np.concatenate([times_ms[name] for times_ms, _ in flooded])
+        account.add(acknowledged, *stored_times(config, name, GREEDY))
+    phases: dict[str, object] = {
+        phase: found[phase]
+        | _waits_between(waits, steady_s, ends_s)
+        | {"first_seconds": _waits_between(waits, began_s, steady_s)}
+        for phase, (began_s, steady_s, ends_s) in spans.items()
+    }
+    return phases | {
         "greedy": {
-            "offered_per_s": TIMES * QUOTA_MESSAGES_PER_S,
-            "may_store_per_s": QUOTA_MESSAGES_PER_S,
-            "cut_off": cut_off,
+            "may_store_per_s": quota_per_s,
+            "offered_per_s": [share * quota_per_s for share in PHASES.values() if share],
+            "cut_off": [cut_off for _, cut_off in flooded],
             "acknowledged": account.acknowledged,
             "lost": account.lost,
             "duplicated": account.duplicated,
@@ -153,30 +159,29 @@ def _elsewhere(nice: int) -> None:
         Path("/proc/self/autogroup").write_text(str(nice))
 
 
-def _neighbour(file: Path, seconds: float) -> list[tuple[float, float]]:
+def _neighbour(file: Path, seconds: float, rate_per_s: float) -> list[tuple[float, float]]:
     """Be the devices of the tenant that keeps within its quota; return when each message went out and its wait [s]."""
     import uvloop  # noqa: PLC0415  (only here)
 
     async def main() -> list[tuple[float, float]]:
         config = read_config(file)
         async with AsyncExitStack() as stack:
-            some = [await numbered(config, name, stack) for name in names(DEVICES // 2)[1:]]
-            devices = [Timed(one.tenant, one.name, one.client, one.boot, one.start_ms) for one in some]
-            await publish_for(devices, seconds, QUOTA_MESSAGES_PER_S / 2)
+            devices = [await timed(config, name, stack) for name in names(DEVICES // 2)[1:]]
+            await publish_for(devices, seconds, rate_per_s)
             return [wait for device in devices for wait in device.waits_s]
 
     return uvloop.run(main())
 
 
-def _flood(file: Path, seconds: float) -> tuple[dict[str, NDArray[np.int64]], int]:
-    """Be the greedy tenant's devices; return the acknowledged times [ms] of each, and how often they were cut off."""
+def _flood(file: Path, seconds: float, rate_per_s: float) -> tuple[dict[str, NDArray[np.int64]], int]:
+    """Be the other tenant's devices; return the acknowledged times [ms] of each, and how often they were cut off."""
     import uvloop  # noqa: PLC0415  (only here)
 
     async def main() -> tuple[dict[str, NDArray[np.int64]], int]:
         config = read_config(file)
         async with AsyncExitStack() as stack:
             devices = [await numbered(config, name, stack, GREEDY) for name in names(DEVICES)]
-            await publish_for(devices, seconds, TIMES * QUOTA_MESSAGES_PER_S)
+            await publish_for(devices, seconds, rate_per_s)
             cut_off = sum(device.client.connections - 1 for device in devices)
             return {device.name: np.array(device.acknowledged, np.int64) for device in devices}, cut_off
 
