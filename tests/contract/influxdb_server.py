@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flexmeter.ports import free_ports
 from flexmeter.storage.base import Engine
 from flexmeter.storage.influxdb import InfluxClient, InfluxEngine
 
@@ -32,12 +32,6 @@ bind-address = "127.0.0.1:{rpc}"
 [monitor]
   store-enabled = false
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class InfluxHouse:
@@ -62,7 +56,7 @@ def influxdb_house(folder: Path) -> Iterator[InfluxHouse]:
     program = shutil.which("influxd")
     if program is None:
         pytest.skip("no InfluxDB server installed (Debian: influxdb)")
-    ports = {"rpc": free_port(), "http": free_port()}
+    ports = dict(zip(("rpc", "http"), free_ports(2), strict=True))
     config = folder / "influxdb.conf"
     config.write_text(CONFIG.format(folder=folder, **ports))
     url = f"http://127.0.0.1:{ports['http']}"

@@ -25,6 +25,7 @@ from flexmeter.messaging import Broker, BrokerSettings, Cluster, MqttClient, ide
 from flexmeter.pipeline import DeadLetters, DirectWriter, EventSource
 from flexmeter.pipeline.shared import SharedSession
 from flexmeter.pipeline.stream import StreamConsumer, StreamWriter, connected, ensure_stream
+from flexmeter.ports import free_ports
 from flexmeter.storage import Selection, Span
 from flexmeter.storage.duckdb import open_duckdb_stores
 from flexmeter.supervision import Supervisor
@@ -363,16 +364,3 @@ def test_a_cluster_of_three_survives_the_loss_of_any_node(tmp_path):
         await until(lambda: len({m.payload for m in got}) == 900)
 
     asyncio.run(main())
-
-
-def free_ports(count):
-    import socket
-
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

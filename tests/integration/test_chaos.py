@@ -42,11 +42,29 @@ def test_overload_is_shed_by_the_broker_and_loses_nothing(tmp_path):
     assert (result["lost"], result["duplicated"]) == (0, 0)
 
 
+def test_a_neighbour_is_measured_alone_and_beside_a_tenant_within_and_over_its_quota(tmp_path):
+    result = run_case("tenants", tmp_path / "bench", Options(1.0, rate_per_s=1000))
+    for phase in ("alone", "within_quota", "over_quota"):
+        assert result[phase]["acknowledgements"] > 20
+        assert result[phase]["puback_ms"]["p99"] > 0
+    assert result["greedy"]["acknowledged"] > 400
+    assert (result["greedy"]["lost"], result["greedy"]["duplicated"]) == (0, 0)
+
+
 @pytest.mark.slow
 def test_the_leader_of_a_cluster_is_killed_in_mid_stream(tmp_path):
     result = asyncio.run(run_chaos(Plan(kills=3, rate_per_s=100, cluster=True), tmp_path / "chaos", print))
     assert result.acknowledged > 300
     assert (result.kills, result.lost, result.duplicated) == (3, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_tenant_over_its_quota_loses_nothing_by_kills(tmp_path, cluster):
+    plan = Plan(kills=4, rate_per_s=150, quota_per_s=100, cluster=cluster)
+    result = asyncio.run(run_chaos(plan, tmp_path / "chaos", print))
+    assert result.acknowledged > 1000
+    assert (result.kills, result.lost, result.duplicated) == (4, 0, 0)
 
 
 def flexmeter(*arguments, folder, status=0):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -27,6 +26,7 @@ from flexmeter.errors import ServiceError
 from flexmeter.messaging import identity, open_authority
 from flexmeter.pipeline.shared import STREAM as MQTT_STREAM
 from flexmeter.pipeline.stream import STREAM as WINDOW_STREAM
+from flexmeter.ports import free_ports
 from flexmeter.registry import Device, open_registry
 from flexmeter.storage import Selection, Span
 from flexmeter.supervision import Child, Program, Supervisor, answers
@@ -211,15 +211,3 @@ class Account(msgspec.Struct):
         self.stored += stored.size
         self.lost += int(np.setdiff1d(acknowledged, stored).size)
         self.duplicated += duplicated
-
-
-def free_ports(count: int) -> Iterator[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return iter([one.getsockname()[1] for one in sockets])
-    finally:
-        for one in sockets:
-            one.close()

@@ -27,7 +27,7 @@ import numpy as np
 
 from flexmeter.app.arena import AS_INSTALLED, TENANT, Account, Arena, Process, prepare, running, stored_times
 from flexmeter.app.edge import TEST_START_MS, TestAdapter, device_client, outbox_path
-from flexmeter.app.load import Numbered, paced
+from flexmeter.app.load import SINGLE_COLUMNS, Numbered, paced
 from flexmeter.app.trio import kill_leaders
 from flexmeter.config import Config
 from flexmeter.devices import Edge, Outbox
@@ -56,6 +56,8 @@ class Plan(msgspec.Struct, frozen=True):
     disk, clock : whether the disk fills up, and whether the devices' clocks jump by an hour, there and back.
     stream : whether two Event Sources of their own feed the database over a stream; one of them is a victim as well.
     cluster : three broker nodes instead of one, a device at each, and every kill is of the leader's broker.
+    quota_per_s : readings per second that may be stored, 0 = no limit; below `rate_per_s` the brake is closed. What
+        waits for it counts in the recovery times.
     """
 
     kills: int = 200
@@ -67,6 +69,15 @@ class Plan(msgspec.Struct, frozen=True):
     clock: bool = False
     stream: bool = False
     cluster: bool = False
+    quota_per_s: float = 0.0
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """The lines of the configuration that differ from what `flexmeter init` writes."""
+        changes = {"mode": '"stream"', "sources": "2"} if self.stream else {}
+        if self.quota_per_s:
+            changes["tenant_values_per_s"] = str(self.quota_per_s * len(SINGLE_COLUMNS))
+        return changes
 
     @property
     def victims(self) -> tuple[Victim, ...]:
@@ -153,7 +164,7 @@ async def run_chaos(plan: Plan, folder: Path, progress: Callable[[str], None]) -
     if plan.cluster:
         return await _run_cluster(plan, folder, progress)
     names = [f"dev-{number}" for number in range(plan.devices)]
-    changes = {"mode": '"stream"', "sources": "2"} if plan.stream else {}
+    changes = plan.changes
     if plan.disk:  # the limit lies where the ballast will reach it, with room for the run itself
         changes["min_free_mb"] = str((shutil.disk_usage(folder).free >> 20) - BALLAST_MB * 3 // 4)
     config = prepare(folder, [*names, EDGE], changes)
@@ -178,7 +189,9 @@ async def run_chaos(plan: Plan, folder: Path, progress: Callable[[str], None]) -
 
 async def _run_cluster(plan: Plan, folder: Path, progress: Callable[[str], None]) -> Result:
     began_s = time.monotonic()
-    account, times, drain_s = await kill_leaders(plan.kills, plan.rate_per_s, plan.seed, folder, progress)
+    account, times, drain_s = await kill_leaders(
+        plan.kills, plan.rate_per_s, folder, seed=plan.seed, changes=plan.changes, progress=progress
+    )
     return Result(
         account.acknowledged,
         account.stored,

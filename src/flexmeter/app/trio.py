@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,12 +21,13 @@ import numpy as np
 import psutil
 
 from flexmeter.app.addresses import broker_address
-from flexmeter.app.arena import AS_INSTALLED, TENANT, Account, Arena, change, free_ports, prepare, running, stored_times
+from flexmeter.app.arena import AS_INSTALLED, TENANT, Account, Arena, change, prepare, running, stored_times
 from flexmeter.app.edge import device_client
 from flexmeter.app.load import Numbered, acknowledged, paced
 from flexmeter.config import Config, read_config, write_config
 from flexmeter.errors import ServiceError
 from flexmeter.pipeline.shared import STREAM
+from flexmeter.ports import free_ports
 from flexmeter.supervision import Child, Program, Supervisor
 
 NODES = ("node-1", "node-2", "node-3")
@@ -67,10 +68,16 @@ class Trio:
 
 
 async def kill_leaders(
-    kills: int, rate_per_s: float, seed: int, folder: Path, progress: Callable[[str], None]
+    kills: int,
+    rate_per_s: float,
+    folder: Path,
+    *,
+    seed: int,
+    changes: Mapping[str, str],
+    progress: Callable[[str], None],
 ) -> tuple[Account, list[float], float]:
-    """Return the account, the recovery times [s] and the time to drain [s]."""
-    configs = _prepare(folder)
+    """Return the account, the recovery times [s] and the time to drain [s]; `changes` are of the configuration."""
+    configs = _prepare(folder, changes)
     async with AsyncExitStack() as stack:
         supervisor = await stack.enter_async_context(Supervisor())
         others = [await supervisor.start(_program(config)) for config in configs[1:]]
@@ -135,19 +142,19 @@ def _devices() -> list[str]:
     return [f"dev-{number}" for number in range(len(NODES))]
 
 
-def _prepare(folder: Path) -> list[Config]:
+def _prepare(folder: Path, changes: Mapping[str, str]) -> list[Config]:
     """Make the files of three nodes; the second and third get authority and registry of the first."""
-    ports = list(free_ports(len(NODES)))
+    ports = free_ports(len(NODES))
     routes = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
     configs: list[Config] = []
     for name, port in zip(NODES, ports, strict=True):
         file = folder / name / "flexmeter.toml"
         if not configs:
-            prepare(file.parent, _devices(), {})
+            prepare(file.parent, _devices(), changes)
         else:
             file.parent.mkdir()
             write_config(file, TENANT)
-            change(file, {})
+            change(file, changes)
             data = file.parent / "data"
             shutil.copytree(configs[0].data_folder / "certificates", data / "certificates")
             shutil.copy(configs[0].data_folder / "registry.sqlite", data)

@@ -31,6 +31,9 @@ def chaos(
         "--cluster",
         help="Three broker nodes; every kill is of the leading one. --pause, --disk, --clock not used.",
     ),
+    quota: float = typer.Option(
+        0.0, "--quota", min=0, help="Readings per second that may be stored; below --rate the tenant is over its quota."
+    ),
     folder: Path | None = typer.Option(None, "--folder", help="Keep the platform here to look at; must be empty."),
     as_json: bool = JSON,
 ) -> None:
@@ -42,7 +45,17 @@ def chaos(
     """
     from flexmeter.app.chaos import Plan, run_chaos
 
-    plan = Plan(kills, rate, seed=seed, pause_s=pause, disk=disk, clock=clock, stream=stream, cluster=cluster)
+    plan = Plan(
+        kills,
+        rate,
+        seed=seed,
+        pause_s=pause,
+        disk=disk,
+        clock=clock,
+        stream=stream,
+        cluster=cluster,
+        quota_per_s=quota,
+    )
     place = folder or Path(tempfile.mkdtemp(prefix="flexmeter-chaos-"))
     try:
         result = asyncio.run(run_chaos(plan, place, lambda text: print(text, file=sys.stderr, flush=True)))

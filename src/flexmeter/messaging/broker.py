@@ -8,6 +8,7 @@ account, whose permissions `identity` lists. Without a certificate there is no c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -27,6 +28,7 @@ from flexmeter.messaging.authority import Authority, Credential
 from flexmeter.messaging.identity import Identity, may_publish, may_subscribe, to_subject
 from flexmeter.messaging.mqtt import Endpoint, MqttClient
 from flexmeter.messaging.packets import Publish
+from flexmeter.ports import free_ports
 from flexmeter.supervision import Child, Program, Supervisor, answers
 
 log = logging.getLogger(__name__)
@@ -112,8 +114,11 @@ class Broker:
         """Settle on the ports (MQTT, client, monitor); raise `BrokerError` naming one that is in use."""
         settings = self.settings
         wanted = (settings.port, settings.client_port, settings.monitor_port)
-        self.port, self.client_port, self.monitor_port = _free_ports(settings.host, wanted)
-        return self.port, self.client_port, self.monitor_port
+        spare = iter(free_ports(wanted.count(0), settings.host))
+        self.port, self.client_port, self.monitor_port = (port or next(spare) for port in wanted)
+        ports = (self.port, self.client_port, self.monitor_port)
+        _check_free(settings.host, ports)
+        return ports
 
     async def open_doors(self) -> None:
         """Start the process and wait until it answers; raise `BrokerError` if it does not."""
@@ -278,20 +283,14 @@ def _user(who: Identity) -> dict[str, object]:
     }
 
 
-def _free_ports(host: str, wanted: Iterable[int]) -> list[int]:
-    """Return the wanted ports, free ones for 0; raise `BrokerError` naming one that is in use."""
-    sockets: list[socket.socket] = []
-    try:
-        for port in wanted:
-            listener = socket.socket()
-            sockets.append(listener)
+def _check_free(host: str, ports: Iterable[int]) -> None:
+    """Raise `BrokerError` naming a port that is in use, or wanted twice."""
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            listener = stack.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((host, port))
             except OSError as error:
                 text = f"broker address {host}:{port}: {error.strerror}; set another port or stop what uses it"
                 raise BrokerError(text) from error
-        return [listener.getsockname()[1] for listener in sockets]
-    finally:
-        for listener in sockets:
-            listener.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 import sys
 from collections.abc import Iterable
@@ -28,6 +27,7 @@ from flexmeter.grid import Grid, encode_grid
 from flexmeter.messages import topics
 from flexmeter.messaging import Broker, BrokerSettings, Identity, MqttClient, open_authority
 from flexmeter.messaging.authority import Authority
+from flexmeter.ports import free_ports
 from flexmeter.registry import Registry, Scope, open_registry
 from flexmeter.scenario.field_process import START, FieldSettings
 from flexmeter.scenario.options import DayOptions
@@ -152,7 +152,7 @@ class Stage:
 
     def _register_grid(self) -> None:
         """Make the topology service's own registry, which knows the grid and who may ask."""
-        self._topology_port = _free_port()
+        self._topology_port = free_ports(1)[0]
         registry = open_registry(self._topology_registry)
         registry.tenants.add(TENANT)
         for name in ("lv", "mv", "field"):
@@ -209,9 +209,3 @@ class Stage:
     def _api_settings(self, name: str) -> service.Api:
         url = f"https://{HOST}:{self._topology_port}"
         return service.Api(url, self.folder / f"{name}.token", self.authority.certificate_file)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
