@@ -6,6 +6,7 @@ node-1: `flexmeter up`      node-2, node-3: `flexmeter run broker`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -132,9 +133,10 @@ async def _stored(arena: Arena, messages: int) -> None:
     """Return when the platform has stored so many messages."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            metrics = await arena.metrics()
-            if metrics.get(f'flexmeter_messages_total{{tenant="{TENANT}",state="stored"}}', 0) >= messages:
-                return
+            with contextlib.suppress(httpx.HTTPError):  # busy: asked again
+                metrics = await arena.metrics()
+                if metrics.get(f'flexmeter_messages_total{{tenant="{TENANT}",state="stored"}}', 0) >= messages:
+                    return
             await asyncio.sleep(0.2)
 
 
