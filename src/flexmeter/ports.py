@@ -1,14 +1,17 @@
-"""Ports that are free and stay so: below the range from which the system takes the ports of outgoing connections.
+"""Ports that are free and stay so, for servers that are stopped and come back on them.
 
-A server that was killed comes back on its port. From within that range any connection that is opened meanwhile could
-have taken it, even that of a client which tries to reach this very server.
+They lie below the range from which the system takes the ports of outgoing connections: from within it any connection
+opened meanwhile could have taken one, even that of a client which tries to reach this very server. And no port is
+given twice: what is free now may be meant for a server that has not started yet.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 _LOWEST = 10_000
@@ -17,25 +20,25 @@ _RANGE_BEGINS = 32_768
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Return so many different ports on which nobody listens now."""
+    """Return so many ports on which nobody listens now, none of which this process was given before."""
     found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        choice = random.SystemRandom()  # two processes, seeded alike or not, rarely choose the same
-        highest = _outgoing_from()
-        while len(found) < count:
-            port = choice.randrange(_LOWEST, highest)
-            if port not in found:
-                listener = stack.enter_context(socket.socket())
-                with contextlib.suppress(OSError):  # taken: another one
-                    listener.bind((host, port))
-                    found.append(port)
-        return found
+    while len(found) < count:
+        port = next(_candidates)
+        with socket.socket() as listener, contextlib.suppress(OSError):  # taken: the next one
+            listener.bind((host, port))
+            found.append(port)
+    return found
 
 
-def _outgoing_from() -> int:
-    """Return the first port that the system gives to outgoing connections."""
+def _in_turn() -> Iterator[int]:
+    """Yield one port after the other, from a random one on: two processes seldom meet in what they choose."""
     try:
-        first = int(_RANGE.read_text().split()[0])
+        end = int(_RANGE.read_text().split()[0])
     except (OSError, ValueError, IndexError):
-        first = _RANGE_BEGINS
-    return first if first > 2 * _LOWEST else _RANGE_BEGINS
+        end = _RANGE_BEGINS
+    ports = range(_LOWEST, end if end > 2 * _LOWEST else _RANGE_BEGINS)
+    begin = random.SystemRandom().randrange(len(ports))  # not the generator that a seed makes equal in all
+    return itertools.cycle([*ports[begin:], *ports[:begin]])
+
+
+_candidates = _in_turn()
