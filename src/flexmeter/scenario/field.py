@@ -103,7 +103,7 @@ class Field:
         rows = {device.name: device.rows for device in self.devices}
         place = np.array([rows[plant.id] for plant in mv.plants], np.int64).reshape(-1, 3)
         value = np.concatenate([readings.active_power_w[place], readings.reactive_power_var[place]], axis=1)
-        return value.reshape(6 * len(place), -1)
+        return value.reshape(6 * len(place), readings.active_power_w.shape[-1])
 
     def minute(self, minute: int, vector: tuple[bool, ...]) -> Minute:
         """Simulate one minute (from 1) under a switch vector."""

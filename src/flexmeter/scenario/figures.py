@@ -138,7 +138,7 @@ def losses(record: DayRecord) -> Figure:
     ):
         axis.plot(hours, values, color=colour, linewidth=1, label=f"{name}: {values.sum() / 60:.4g} kWh")
     _mark_changes(axis, record)
-    axis.legend(frameon=False)
+    _legend_above(axis)
     return figure
 
 
@@ -153,9 +153,14 @@ def voltage_deviation(record: DayRecord) -> Figure:
     ):
         axis.plot(hours, values, color=colour, linewidth=1, label=f"{name}: up to {values.max():.2f} %")
     _mark_changes(axis, record)
-    axis.margins(y=0.3)  # room for the legend beside three lines
-    axis.legend(frameon=False)
+    _legend_above(axis)
     return figure
+
+
+def _legend_above(axis: Axes) -> None:
+    """Put the legend above the highest of many lines, none of which is negative."""
+    axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
+    axis.legend(frameon=False, loc="upper right", ncols=2)
 
 
 def _mark_changes(axis: Axes, record: DayRecord) -> None:
