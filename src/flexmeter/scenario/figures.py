@@ -185,7 +185,11 @@ def unmonitored_injection(record: DayRecord) -> Figure:
 
 
 def topology_map(record: DayRecord, grid: Grid) -> Figure:
-    """Draw the grid before the first and after the last change, lines coloured by state, buses by level."""
+    """Draw the grid, with switches before the first and after the last change: lines by state, buses by level."""
+    if not grid.switches:
+        figure, (axis,) = _canvas("The grid", height=5.2)
+        _draw_map(axis, grid, record.vectors[0])
+        return figure
     figure, axes = _canvas("The grid before and after", height=5.2, columns=2)
     last = record.minutes - 1
     for axis, vector, when in (
@@ -215,7 +219,8 @@ def _draw_map(axis: Axes, grid: Grid, vector: NDArray[np.bool_]) -> None:
         segment = [where[branch.from_bus], where[branch.to_bus]]
         group = open_ if branch.id in opened else closed if {branch.from_bus, branch.to_bus} <= major else minor
         group.append(segment)
-    axis.add_collection(LineCollection(minor, colors="#b8c4d0", linewidths=0.4))
+    faint, thin = ("#b8c4d0", 0.4) if closed else (MESHED, 1.0)  # a grid of one level is drawn as such
+    axis.add_collection(LineCollection(minor, colors=faint, linewidths=thin))
     axis.add_collection(LineCollection(closed, colors=MESHED, linewidths=1.8))
     axis.add_collection(LineCollection(open_, colors=FIXED, linewidths=1.8, linestyles="dashed"))
     for name in sorted(major & where.keys()):
