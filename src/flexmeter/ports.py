@@ -7,7 +7,7 @@ given twice: what is free now may be meant for a server that has not started yet
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import itertools
 import random
 import socket
@@ -20,14 +20,23 @@ _RANGE_BEGINS = 32_768
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Return so many ports on which nobody listens now, none of which this process was given before."""
+    """Return so many ports on which nobody listens now, none of which this process was given before.
+
+    Raise `OSError` for an address that is not of this machine, or if there are not so many.
+    """
     found: list[int] = []
-    while len(found) < count:
-        port = next(_candidates)
-        with socket.socket() as listener, contextlib.suppress(OSError):  # taken: the next one
-            listener.bind((host, port))
-            found.append(port)
-    return found
+    for port in itertools.islice(_candidates, _RANGE_BEGINS):
+        if len(found) == count:
+            return found
+        with socket.socket() as listener:
+            try:
+                listener.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                found.append(port)
+    raise OSError(errno.EADDRINUSE, f"not {count} free ports")
 
 
 def _in_turn() -> Iterator[int]:

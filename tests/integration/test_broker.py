@@ -188,6 +188,13 @@ def test_paho_and_the_own_client_understand_each_other(tmp_path):
     run(test, tmp_path)
 
 
+def test_an_address_of_another_machine_is_one_clear_error(tmp_path):
+    settings = BrokerSettings(tmp_path / "broker", port=0, host="192.0.2.1")  # RFC 5737: nobody's
+    broker = Broker(settings, open_authority(tmp_path / "ca"), Supervisor())
+    with pytest.raises(BrokerError, match=r"192\.0\.2\.1: Cannot assign requested address"):
+        broker.choose_ports()
+
+
 def test_a_port_in_use_is_one_clear_error(tmp_path):
     async def test(broker):
         settings = BrokerSettings(tmp_path / "second", port=broker.port)

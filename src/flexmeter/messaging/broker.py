@@ -114,7 +114,10 @@ class Broker:
         """Settle on the ports (MQTT, client, monitor); raise `BrokerError` naming one that is in use."""
         settings = self.settings
         wanted = (settings.port, settings.client_port, settings.monitor_port)
-        spare = iter(free_ports(wanted.count(0), settings.host))
+        try:
+            spare = iter(free_ports(wanted.count(0), settings.host))
+        except OSError as error:
+            raise BrokerError(f"broker address {settings.host}: {error.strerror}; set another host") from error
         self.port, self.client_port, self.monitor_port = (port or next(spare) for port in wanted)
         ports = (self.port, self.client_port, self.monitor_port)
         _check_free(settings.host, ports)
